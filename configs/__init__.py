@@ -1,0 +1,1 @@
+"""Model configurations (TOML) and ready-made Label Studio labelling configs."""

@@ -1,0 +1,64 @@
+"""Click options that several commands share; each falls back to its EDGETAM_LABEL_* variable.
+
+The fall-back is done by `Settings.load`, not by click, so that a value is checked in one place and
+an error names the flag or the variable it came from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def model_options(command: F) -> F:
+    """--model, --checkpoint, --device."""
+    options = (
+        click.option(
+            "--model",
+            metavar="NAME|TOML",
+            help="Model config: edgetam, edgetam_nano, tiny, a .toml file, or auto (default): "
+            "edgetam if its weights are downloaded, else the shipped edgetam_nano. "
+            "[EDGETAM_LABEL_MODEL]",
+        ),
+        click.option(
+            "--checkpoint",
+            metavar="FILE|NAME|random",
+            help="Weights for the model; `random` takes seeded random weights, for trials only. "
+            "[EDGETAM_LABEL_CHECKPOINT]",
+        ),
+        click.option(
+            "--device",
+            metavar="auto|cpu|cuda|mps",
+            help="Where the model runs (default auto). [EDGETAM_LABEL_DEVICE]",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def db_option(command: F) -> F:
+    """--db."""
+    return click.option(
+        "--db",
+        metavar="FILE|URL",
+        help="Session database: a file or a SQLAlchemy URL; by default sessions.db in the user's "
+        "data folder. [EDGETAM_LABEL_DB]",
+    )(command)
+
+
+def json_option(command: F) -> F:
+    """--json, passed on as `as_json`."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON document on standard output."
+    )(command)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output, non-ASCII names as they are."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,0 +1,103 @@
+"""Losses of promptable segmentation, after SAM 2 (arXiv 2408.00714, appendix D.2).
+
+Focal and dice on masks (20 : 1), the minimum over the three masks of an ambiguous prompt, L1 on the
+predicted IoU, cross-entropy on the presence of the object.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weight of each term; `all_masks` keeps the two masks that lost the minimum alive."""
+
+    focal: float = 20.0
+    dice: float = 1.0
+    iou: float = 1.0
+    presence: float = 1.0
+    all_masks: float = 0.05
+
+
+@dataclass(frozen=True)
+class MaskLoss:
+    """total: scalar to minimise. best: (N,) index of the winning mask. iou: (N,) its true IoU.
+
+    chosen_iou: (N,) true IoU of the mask whose *predicted* IoU is highest, what a person would get.
+    """
+
+    total: Tensor
+    best: Tensor
+    iou: Tensor
+    chosen_iou: Tensor
+
+
+def focal_loss(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Sigmoid focal loss, mean over pixels (RetinaNet, arXiv 1708.02002, eq. 5).
+
+    logits, target: (..., H, W), target in [0, 1]. Returns (...,).
+    """
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    probability = logits.sigmoid()
+    wrong = probability + target - 2 * probability * target
+    balance = alpha * target + (1 - alpha) * (1 - target)
+    return (balance * wrong**gamma * cross_entropy).mean(dim=(-2, -1))
+
+
+def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """1 - soft Dice with one pixel of smoothing; shapes as in `focal_loss`."""
+    probability = logits.sigmoid()
+    overlap = (probability * target).sum(dim=(-2, -1))
+    total = probability.sum(dim=(-2, -1)) + target.sum(dim=(-2, -1))
+    return 1 - (2 * overlap + 1) / (total + 1)
+
+
+def true_iou(logits: Tensor, target: Tensor) -> Tensor:
+    """IoU of `logits > 0` with `target > 0.5`, (..., H, W) -> (...,); two empty masks give 1."""
+    predicted, expected = logits > 0, target > 0.5
+    inter = (predicted & expected).sum(dim=(-2, -1)).float()
+    union = (predicted | expected).sum(dim=(-2, -1)).float()
+    return torch.where(union > 0, inter / union.clamp(min=1), torch.ones_like(union))
+
+
+def mask_loss(
+    logits: Tensor,
+    predicted_iou: Tensor,
+    object_score: Tensor,
+    target: Tensor,
+    weights: LossWeights,
+) -> MaskLoss:
+    """Loss of N prompts with M masks each.
+
+    logits: (N, M, h, w), any resolution; upsampled bilinearly to the target's.
+    predicted_iou: (N, M). object_score: (N, 1) logits. target: (N, H, W) in [0, 1]; an empty one
+    means that the object is absent: only the presence term learns from it, as in SAM 2.
+    """
+    logits, predicted_iou, object_score = logits.float(), predicted_iou.float(), object_score.float()
+    if logits.shape[-2:] != target.shape[-2:]:
+        logits = F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=False)
+    present = (target.amax(dim=(-2, -1)) > 0.5).float()
+    expected = target[:, None].expand_as(logits)
+    per_mask = weights.focal * focal_loss(logits, expected) + weights.dice * dice_loss(
+        logits, expected
+    )
+    best_loss, best = per_mask.min(dim=1)
+    with torch.no_grad():
+        actual = true_iou(logits, expected)
+        chosen = actual.gather(1, predicted_iou.argmax(dim=1, keepdim=True)).squeeze(1)
+    iou_loss = (predicted_iou - actual).abs().mean(dim=1)
+    shape = best_loss + weights.all_masks * per_mask.sum(dim=1) * (logits.shape[1] > 1)
+    count = present.sum().clamp(min=1)
+    presence = F.binary_cross_entropy_with_logits(object_score[:, 0], present)
+    total = (present * (shape + weights.iou * iou_loss)).sum() / count
+    return MaskLoss(
+        total + weights.presence * presence,
+        best,
+        actual.gather(1, best[:, None]).squeeze(1),
+        chosen,
+    )
