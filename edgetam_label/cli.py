@@ -118,12 +118,14 @@ class LazyGroup(click.Group):
         **extra: Any,
     ) -> Any:
         if not standalone_mode:
-            return super().main(
+            return super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        try:
+            result = super().main(
                 args, prog_name, complete_var, False, windows_expand_args, **extra
             )
-        try:
-            result = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
-        except BaseException as error:  # the last frame before a person: nothing may pass as a traceback
+        except (
+            BaseException
+        ) as error:  # the last frame before a person: nothing may pass as a traceback
             sys.exit(report(error))
         sys.exit(result if isinstance(result, int) else 0)
 

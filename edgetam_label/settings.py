@@ -39,7 +39,9 @@ class Settings(BaseSettings):
 
     model: str = Field("auto", description="config name, a .toml config, or `auto`")
     checkpoint: str | None = Field(None, description="weights: a file, a known name, or `random`")
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where the model runs")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="where the model runs"
+    )
     db: str = Field(
         default_factory=lambda: str(default_data_dir() / "sessions.db"),
         description="session database: a file or any SQLAlchemy URL",
