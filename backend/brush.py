@@ -245,4 +245,4 @@ def _read_words(
     for k in range(5):
         words |= data[first + k].astype(np.int64) << (32 - 8 * k)
     values = words >> (40 - word_size - (bits & 7)) & ((1 << word_size) - 1)
-    return np.minimum(values, 255).astype(np.uint8)
+    return np.asarray(np.minimum(values, 255), dtype=np.uint8)
