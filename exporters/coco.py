@@ -1,0 +1,111 @@
+"""COCO instances, with the COCO-VID fields for video (cocodataset.org, "Data format").
+
+    annotations/instances_<split>.json      images/<split>/<file_name> with --images
+
+Kept: exact masks as run lengths (or polygons), labels, object ids (`track_id`, `instance_id`),
+0-based `frame_id`, sizes, average fps. Lost: colours, scores, prompts, absent frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from .dataset import Dataset, Video
+from .dataset_writer import DatasetWriter, StreamedFile
+
+
+def export(dataset: Dataset, writer: DatasetWriter) -> None:
+    """Write every split; annotations are streamed, so memory does not grow with their number."""
+    for split, videos in dataset.by_split():
+        with writer.open(f"annotations/instances_{split}.json") as file:
+            _write_split(file, dataset, videos)
+
+
+def image_path(video: Video, frame_idx: int) -> str:
+    """Where `--images` puts a frame."""
+    return f"images/{video.split}/{video.image_name(frame_idx)}"
+
+
+def _write_split(file: StreamedFile, dataset: Dataset, videos: tuple[Video, ...]) -> None:
+    file.write('{"info":{"description":"edgetam-label","version":"1.0"},"licenses":[],\n"images":')
+    file.write_list(_images(videos))
+    file.write(',\n"annotations":')
+    file.write_list(_annotations(dataset, videos))
+    file.write(',\n"categories":')
+    file.write_list(
+        {"id": category.id, "name": category.name, "supercategory": ""}
+        for category in dataset.categories
+    )
+    file.write(',\n"videos":')
+    file.write_list(_video(video) for video in videos if not video.is_still)
+    file.write("}\n")
+
+
+def _images(videos: tuple[Video, ...]) -> Iterator[dict[str, Any]]:
+    # Ids run over the selected frames of all videos of the split, from 1: pycocotools'
+    # evaluation reads an id of 0 as "unmatched".
+    image_id = 0
+    for video in videos:
+        for frame_idx in video.frames:
+            image_id += 1
+            image = {
+                "id": image_id,
+                "file_name": video.image_name(frame_idx),
+                "width": video.width,
+                "height": video.height,
+            }
+            if not video.is_still:
+                image |= {"video_id": video.id, "frame_id": frame_idx}
+            yield image
+
+
+def _annotations(dataset: Dataset, videos: tuple[Video, ...]) -> Iterator[dict[str, Any]]:
+    annotation_id = first_image_id = 0
+    for video in videos:
+        for frame in video.frames_of_masks():
+            for mask in frame.masks:
+                entry = video.by_obj_id[mask.obj_id]
+                box = mask.rle.box
+                assert box is not None, "absent masks are not handed out"
+                annotation_id += 1
+                segmentation: Any = mask.rle.to_coco()
+                if dataset.options.polygons:
+                    from .polygons import coco_polygons
+
+                    segmentation, loss = coco_polygons(mask.rle)
+                    if not segmentation:
+                        video.refused(mask, "too small for a polygon")
+                        annotation_id -= 1
+                        continue
+                    if loss:
+                        video.converted(mask, loss)
+                    else:
+                        video.written(mask)
+                else:
+                    video.written(mask)
+                annotation = {
+                    "id": annotation_id,
+                    "image_id": first_image_id + frame.position + 1,
+                    "category_id": entry.category.id,
+                    "segmentation": segmentation,
+                    "area": mask.rle.area,
+                    "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
+                    "iscrowd": entry.iscrowd,
+                    "track_id": entry.dataset_id,
+                    "instance_id": entry.dataset_id,
+                }
+                if not video.is_still:
+                    annotation["video_id"] = video.id
+                yield annotation
+        first_image_id += len(video.frames)
+
+
+def _video(video: Video) -> dict[str, Any]:
+    return {
+        "id": video.id,
+        "name": video.name,
+        "width": video.width,
+        "height": video.height,
+        "fps": round(video.session.media.fps, 6),
+    }
