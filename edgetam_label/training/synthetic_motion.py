@@ -1,0 +1,154 @@
+"""How things and the camera move: smooth paths, bounces, exits and returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Track:
+    """One thing through the clip; all in frame pixels and radians, one entry per frame.
+
+    centre: (T, 2); scale: (T,) pixels per object unit; angle: (T,); beat: (T,) phase of its limbs;
+    mirror: -1 flips left and right; depth: parallax factor, above 1 is nearer than the scene.
+    """
+
+    centre: Array
+    scale: Array
+    angle: Array
+    beat: Array
+    mirror: float
+    depth: float
+
+    def matrix(self, frame: int) -> Array:
+        """(3, 3) object -> world."""
+        c = np.cos(self.angle[frame]) * self.scale[frame]
+        s = np.sin(self.angle[frame]) * self.scale[frame]
+        x, y = self.centre[frame]
+        return np.array([[c * self.mirror, -s, x], [s * self.mirror, c, y], [0, 0, 1]])
+
+
+@dataclass(frozen=True)
+class Camera:
+    """offset: (T, 2) pixels; zoom: (T,); roll: (T,) radians, all about the frame's centre."""
+
+    offset: Array
+    zoom: Array
+    roll: Array
+    middle: Array
+
+    def matrix(self, frame: int, depth: float) -> Array:
+        """(3, 3) world -> frame for things at a parallax depth."""
+        zoom = 1 + (self.zoom[frame] - 1) * depth
+        c, s = np.cos(self.roll[frame]) * zoom, np.sin(self.roll[frame]) * zoom
+        linear = np.array([[c, -s], [s, c]])
+        shift = self.middle - linear @ self.middle + self.offset[frame] * depth
+        return np.array([[c, -s, shift[0]], [s, c, shift[1]], [0, 0, 1]])
+
+
+def make_camera(rng: Generator, height: int, width: int, num_frames: int) -> Camera:
+    """A tripod, a slow pan, or a hand that shakes; the first frame is always unmoved."""
+    t = np.arange(num_frames, dtype=np.float64)
+    size = min(height, width)
+    pan = rng.normal(0, rng.choice([0.0, 0.004, 0.015]), 2) * size
+    offset = t[:, None] * pan
+    roll, zoom = t * rng.normal(0, 0.004), 1 + t * rng.normal(0, 0.006)
+    if rng.random() < 0.4:
+        offset = offset + np.cumsum(_wobble(rng, num_frames, 2), axis=0) * size * rng.uniform(
+            0.001, 0.006
+        )
+    if rng.random() < 0.2:
+        roll, zoom = roll * 0, zoom * 0 + 1
+    limit = 0.22 * size
+    offset = limit * np.tanh((offset - offset[0]) / limit)
+    return Camera(
+        offset, np.clip(zoom, 0.8, 1.3), np.clip(roll, -0.3, 0.3), np.array([width, height]) / 2
+    )
+
+
+def _wobble(rng: Generator, count: int, columns: int) -> Array:
+    noise = rng.normal(size=(count, columns))
+    return 0.5 * noise + 0.5 * np.roll(noise, 1, axis=0)
+
+
+def make_track(
+    rng: Generator,
+    height: int,
+    width: int,
+    num_frames: int,
+    *,
+    centre: tuple[float, float],
+    radius: float,
+    stands: bool,
+    fast: bool,
+    leaves: bool,
+) -> Track:
+    """A path that starts at `centre` with `radius` pixels per unit; `leaves` makes it go and return."""
+    t = np.arange(num_frames, dtype=np.float64)
+    size = min(height, width)
+    speed = float(np.exp(rng.normal(np.log(0.012), 0.8))) * size * (2.5 if fast else 1)
+    speed = min(speed, 0.12 * size)
+    heading = (
+        rng.normal(0, 0.3) + (np.pi if rng.random() < 0.5 else 0)
+        if stands
+        else rng.uniform(0, 2 * np.pi)
+    )
+    direction = np.array([np.cos(heading), np.sin(heading)])
+    path = _path(rng, t, speed, direction, size)
+    if leaves:
+        side = -1.0 if centre[0] < width / 2 else 1.0
+        reach = (centre[0] if side < 0 else width - centre[0]) + radius * 1.3
+        away = np.sin(np.pi * t / max(num_frames - 1, 1)) ** 2
+        path = path * 0.3 + np.stack([side * reach * away, 0 * t], axis=1)
+    start = int(rng.integers(num_frames)) if rng.random() < 0.3 and not leaves else 0
+    path = path - path[start]
+    growth = np.exp(np.cumsum(np.full(num_frames, rng.normal(0, 0.008)))) * (
+        1 + 0.03 * np.sin(t * rng.uniform(0.1, 0.8)) * rng.random()
+    )
+    spin = rng.normal(0, 0.01) if stands else rng.normal(0, rng.choice([0.0, 0.03, 0.12]))
+    tilt = rng.normal(0, 0.1) if stands else rng.uniform(0, 2 * np.pi) * (rng.random() < 0.6)
+    rocking = rng.normal(0, 0.05) * np.sin(t * rng.uniform(0.2, 0.9))
+    beat = t * rng.uniform(0.2, 0.9) + rng.uniform(0, 2 * np.pi)
+    mirror = -1.0 if rng.random() < 0.5 else 1.0
+    depth = float(rng.uniform(0.8, 1.25))
+    return Track(
+        np.asarray(centre) + path,
+        radius * growth / growth[0],
+        tilt + spin * t + rocking,
+        beat,
+        mirror,
+        depth,
+    )
+
+
+def _path(rng: Generator, t: Array, speed: float, direction: Array, size: float) -> Array:
+    """(T, 2) displacement; straight, accelerating, swinging, bouncing, wandering or at rest."""
+    kind = str(
+        rng.choice(
+            ["rest", "line", "push", "swing", "bounce", "wander"],
+            p=[0.12, 0.3, 0.13, 0.17, 0.12, 0.16],
+        )
+    )
+    if kind == "rest":
+        return np.outer(t * 0, direction)
+    if kind == "line":
+        return np.outer(t * speed, direction)
+    if kind == "push":
+        return np.outer(speed * (0.3 * t + 0.7 * t**2 / max(len(t), 1)), direction)
+    if kind == "swing":
+        pace = rng.uniform(0.15, 0.7)
+        return np.outer(np.sin(t * pace) * speed / pace * 1.5, direction)
+    if kind == "bounce":
+        period = rng.uniform(4, 14)
+        phase = (t / period + rng.uniform()) % 1
+        hop = -4 * phase * (1 - phase) * speed * period * 0.6
+        return np.stack([t * speed * np.sign(direction[0]), hop], axis=1)
+    steps = np.cumsum(rng.normal(size=(len(t), 2)), axis=0) * 0.25
+    walk = np.cumsum(direction + steps, axis=0) * speed * 0.6
+    return np.asarray(np.clip(walk, -size, size), np.float64)
