@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -74,9 +75,7 @@ class DatasetWriter:
 
     def write_bytes(self, relative: str, data: bytes) -> None:
         if relative in self._hashes:
-            raise ExportError(
-                f"{relative} would be written twice; this is a bug, please report it."
-            )
+            raise ExportError(f"{relative} would be written twice; this is a bug.")
         self.path(relative).write_bytes(data)
         self._hashes[relative] = (len(data), hashlib.sha256(data).hexdigest())
 
@@ -87,9 +86,11 @@ class DatasetWriter:
         """ASCII only: several readers open JSON without naming an encoding."""
         self.write_text(relative, json.dumps(value, ensure_ascii=True, indent=1) + "\n")
 
-    def write_id_map(self, relative: str, ids: NDArray[np.uint8]) -> None:
-        """A palette PNG (mode P, DAVIS colours) whose pixel values are `ids` (H, W)."""
-        image = Image.fromarray(ids)  # mode L; putpalette makes it P
+    def write_id_map(self, relative: str, ids: NDArray[np.uint16]) -> None:
+        """A palette PNG (mode P, DAVIS colours) whose pixel values are `ids` (H, W), 0..255."""
+        if int(ids.max(initial=0)) > 255:
+            raise ExportError(f"{relative}: id {ids.max()} does not fit a palette PNG; a bug.")
+        image = Image.fromarray(ids.astype(np.uint8))  # mode L; putpalette makes it P
         image.putpalette([channel for color in PALETTE for channel in color])
         self._save_png(relative, image)
 
@@ -99,9 +100,7 @@ class DatasetWriter:
 
     def open(self, relative: str) -> StreamedFile:
         """A text file to write piece by piece; use as a context manager."""
-        return StreamedFile(
-            self.path(relative), lambda size, sha: self._register(relative, size, sha)
-        )
+        return StreamedFile(self.path(relative), partial(self._register, relative))
 
     def files(self) -> dict[str, dict[str, Any]]:
         """{path: {"bytes", "sha256"}} of all files so far, by name."""

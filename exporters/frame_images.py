@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetam_label.errors import ExportError, MediaError
+from edgetam_label.errors import ExportError, MediaError, UsageError
 from edgetam_label.frames import Frames
 
 from .dataset import ExportOptions, Video
@@ -54,30 +54,14 @@ def encode(image: NDArray[np.uint8], options: ExportOptions) -> bytes:
 
 def _open(video: Video) -> Frames:
     media = video.session.media
-    way_out = "put the original back, or export without --images"
+    source: str | list[Path] = media.source
+    if media.kind == "images":
+        source = [Path(media.source) / name for name in media.names]
     try:
-        source: str | list[Path] = media.source
-        if media.kind == "images":
-            source = [Path(media.source) / name for name in media.names]
-        frames = Frames.open(source)
-    except MediaError as error:
+        # An imported dataset without its images has no hash to compare with.
+        return Frames.open(source, identity=media if media.sha256 else None)
+    except (MediaError, UsageError) as error:
         raise ExportError(
-            f"The media of session {video.session.id} cannot be read ({error}); {way_out}."
+            f"Session {video.session.id}: {error} "
+            "Put the original media back, or export without --images."
         ) from error
-    found = frames.identity
-    if media.sha256 and found.sha256 != media.sha256:
-        frames.close()
-        raise ExportError(
-            f"{media.source} is not the media that session {video.session.id} was made on "
-            f"(SHA-256 {found.sha256[:12]}…, expected {media.sha256[:12]}…); {way_out}."
-        )
-    if len(frames) != media.num_frames or (frames.width, frames.height) != (
-        media.width,
-        media.height,
-    ):
-        frames.close()
-        raise ExportError(
-            f"{media.source} has {len(frames)} frames of {found.width}x{found.height}, session "
-            f"{video.session.id} has {media.num_frames} of {media.width}x{media.height}; {way_out}."
-        )
-    return frames

@@ -15,14 +15,13 @@ if TYPE_CHECKING:
     from edgetam_label.session_types import FrameMask
 
 POLICIES = ("highest-id", "score", "z-order")
-IdMap = NDArray[np.uint8] | NDArray[np.uint16]
+IdMap = NDArray[np.uint16]
 
 
 def compose(
     video: Video,
     frame: FrameOfMasks,
     options: ExportOptions,
-    dtype: type[np.uint8] | type[np.uint16],
     values: Mapping[int, int] = MappingProxyType({}),
 ) -> tuple[IdMap, dict[int, int]]:
     """The (H, W) map of object ids of one frame, 0 for background, and the visible area by obj_id.
@@ -31,7 +30,7 @@ def compose(
     missing from the areas. Tells the video's ledger of each mask whether it is written whole, cut,
     or hidden altogether.
     """
-    ids: IdMap = np.zeros((video.height, video.width), dtype=dtype)
+    ids: IdMap = np.zeros((video.height, video.width), dtype=np.uint16)
     value_of = {
         mask.obj_id: values.get(mask.obj_id, video.by_obj_id[mask.obj_id].dataset_id)
         for mask in frame.masks

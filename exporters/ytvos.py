@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
-
 from .dataset import Dataset, Video
 from .dataset_writer import DatasetWriter
 from .id_map import compose
@@ -25,7 +23,7 @@ def export(dataset: Dataset, writer: DatasetWriter) -> None:
         for video in videos:
             seen: dict[int, list[str]] = {entry.obj_id: [] for entry in video.objects}
             for frame in video.frames_of_masks():
-                ids, areas = compose(video, frame, dataset.options, np.uint8)
+                ids, areas = compose(video, frame, dataset.options)
                 stem = video.stem(frame.frame_idx)
                 writer.write_id_map(f"{split}/Annotations/{video.name}/{stem}.png", ids)
                 for obj_id in areas:
