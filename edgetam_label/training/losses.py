@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgetam_label.modeling.mask_decoder import DecoderOutput
+
 
 @dataclass(frozen=True)
 class LossWeights:
@@ -26,15 +28,24 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class MaskLoss:
-    """total: scalar to minimise. best: (N,) index of the winning mask. iou: (N,) its true IoU.
+    """total: scalar to minimise. best_iou: (N,) true IoU of the mask that won the minimum.
 
     chosen_iou: (N,) true IoU of the mask whose *predicted* IoU is highest, what a person would get.
+    present: (N,) bool, whether there was anything to find.
     """
 
     total: Tensor
-    best: Tensor
-    iou: Tensor
+    best_iou: Tensor
     chosen_iou: Tensor
+    present: Tensor
+
+    def metrics(self) -> dict[str, float]:
+        """Mean IoU over the prompts whose object is visible."""
+        count = self.present.sum().clamp(min=1)
+        return {
+            "iou": float((self.chosen_iou * self.present).sum() / count),
+            "best_iou": float((self.best_iou * self.present).sum() / count),
+        }
 
 
 def focal_loss(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
@@ -65,39 +76,35 @@ def true_iou(logits: Tensor, target: Tensor) -> Tensor:
     return torch.where(union > 0, inter / union.clamp(min=1), torch.ones_like(union))
 
 
-def mask_loss(
-    logits: Tensor,
-    predicted_iou: Tensor,
-    object_score: Tensor,
-    target: Tensor,
-    weights: LossWeights,
-) -> MaskLoss:
+def mask_loss(output: DecoderOutput, eligible: Tensor, target: Tensor, weights: LossWeights) -> MaskLoss:
     """Loss of N prompts with M masks each.
 
-    logits: (N, M, h, w), any resolution; upsampled bilinearly to the target's.
-    predicted_iou: (N, M). object_score: (N, 1) logits. target: (N, H, W) in [0, 1]; an empty one
-    means that the object is absent: only the presence term learns from it, as in SAM 2.
+    output: masks (N, M, h, w) of any resolution, upsampled bilinearly to the target's. eligible:
+    (N, M) bool, the masks that may answer each prompt: the three of an ambiguous one, else the single
+    one. target: (N, H, W) in [0, 1]; an empty one means that the object is absent: only the presence
+    term learns from it, as in SAM 2.
     """
-    logits, predicted_iou, object_score = logits.float(), predicted_iou.float(), object_score.float()
+    logits, predicted_iou = output.low_res_logits.float(), output.iou.float()
     if logits.shape[-2:] != target.shape[-2:]:
         logits = F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=False)
     present = (target.amax(dim=(-2, -1)) > 0.5).float()
     expected = target[:, None].expand_as(logits)
-    per_mask = weights.focal * focal_loss(logits, expected) + weights.dice * dice_loss(
-        logits, expected
-    )
-    best_loss, best = per_mask.min(dim=1)
+    focal, dice = focal_loss(logits, expected), dice_loss(logits, expected)
+    per_mask = weights.focal * focal + weights.dice * dice
+    best_loss, best = per_mask.masked_fill(~eligible, torch.inf).min(dim=1)
     with torch.no_grad():
         actual = true_iou(logits, expected)
-        chosen = actual.gather(1, predicted_iou.argmax(dim=1, keepdim=True)).squeeze(1)
-    iou_loss = (predicted_iou - actual).abs().mean(dim=1)
-    shape = best_loss + weights.all_masks * per_mask.sum(dim=1) * (logits.shape[1] > 1)
+        chosen = predicted_iou.masked_fill(~eligible, -1.0).argmax(dim=1, keepdim=True)
+        chosen_iou = actual.gather(1, chosen).squeeze(1)
+    iou_loss = ((predicted_iou - actual).abs() * eligible).sum(dim=1) / eligible.sum(dim=1)
+    ambiguous = eligible.sum(dim=1) > 1
+    shape = best_loss + weights.all_masks * ambiguous * (per_mask * eligible).sum(dim=1)
     count = present.sum().clamp(min=1)
-    presence = F.binary_cross_entropy_with_logits(object_score[:, 0], present)
+    presence = F.binary_cross_entropy_with_logits(output.object_score[:, 0].float(), present)
     total = (present * (shape + weights.iou * iou_loss)).sum() / count
     return MaskLoss(
         total + weights.presence * presence,
-        best,
         actual.gather(1, best[:, None]).squeeze(1),
-        chosen,
+        chosen_iou,
+        present > 0,
     )

@@ -235,7 +235,8 @@ def _render(scene: _Scene, rng: Generator, height: int, width: int, num_frames: 
             if scene.shutter and num_frames > 1:
                 near = placed.track.centre[max(t - 1, 0) : t + 2]
                 rgba = smear(layer, (near[-1] - near[0]) / max(len(near) - 1, 1) * scene.shutter)
-            blend(image, ids[t], parts[t], layer, rgba, number)
+            offset = placed.part_offset
+            blend(image, ids[t], parts[t], layer, rgba, number=number, part_offset=offset)
         frames[t] = scene.lens.expose(image, t, rng)
     return _number(frames, ids, parts, len(scene.placed))
 
@@ -244,16 +245,19 @@ def _number(
     frames: NDArray[np.uint8], ids: NDArray[np.uint8], parts: NDArray[np.uint8], count: int
 ) -> Clip | None:
     """Number the visible objects 1..n without gaps; None when frame 0 shows none worth a click."""
-    areas = np.stack([np.bincount(frame.ravel(), minlength=count + 1) for frame in ids])
-    table = np.zeros(256, np.uint8)
+    flat = ids.reshape(len(ids), -1)
+    areas = np.stack([cv2.calcHist([row], [0], None, [256], [0, 256]).ravel() for row in flat])
     kept = [k for k in range(1, count + 1) if areas[:, k].max() >= _MIN_PIXELS]
-    table[kept] = np.arange(1, len(kept) + 1)
     first = max((int(areas[0, k]) for k in kept), default=0)
     if first < max(_MIN_PIXELS, ids[0].size // 400):
         return None
-    ids = table[ids]
-    parts = np.where(ids > 0, parts, 0)
-    used = np.flatnonzero(np.bincount(parts.ravel(), minlength=256)[1:]) + 1
-    renumber = np.zeros(256, np.uint8)
-    renumber[used] = np.arange(1, len(used) + 1)
-    return Clip(frames, ids, renumber[parts], len(kept))
+    table = np.zeros((1, 256), np.uint8)
+    table[0, kept] = np.arange(1, len(kept) + 1)
+    renumbered = cv2.LUT(flat, table).reshape(ids.shape)
+    used = parts.reshape(len(parts), -1)
+    if len(kept) < count:  # parts of things too small to count go with them
+        used = cv2.copyTo(used, renumbered.reshape(used.shape))
+    numbers = np.flatnonzero(cv2.calcHist([used], [0], None, [256], [0, 256]).ravel()[1:]) + 1
+    table = np.zeros((1, 256), np.uint8)
+    table[0, numbers] = np.arange(1, len(numbers) + 1)
+    return Clip(frames, renumbered, cv2.LUT(used, table).reshape(parts.shape), len(kept))

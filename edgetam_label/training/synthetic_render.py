@@ -17,7 +17,11 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Placed:
-    """A thing with its track. part_offset: added to its part numbers; ripple: (4, 4, 2) its elastic mode."""
+    """A thing with its track.
+
+    part_offset: added to its part numbers; ripple: (4, 4, 2) its elastic mode; pace: radians per
+    frame at which that mode swings.
+    """
 
     thing: Thing
     track: Track
@@ -37,7 +41,10 @@ class Shadows:
 
 @dataclass(frozen=True)
 class Layer:
-    """A thing in one frame, cut to where it is. x, y: corner; rgba premultiplied; parts: numbers."""
+    """A thing in one frame, cut to where it is.
+
+    x, y: corner in the frame; rgba: (h, w, 4) uint8 premultiplied; parts: (h, w) part numbers.
+    """
 
     x: int
     y: int
@@ -80,8 +87,8 @@ def draw_layer(
         numbers = cv2.warpAffine(sprite.parts, local, (c - a, d - b), flags=cv2.INTER_NEAREST)
         window = np.s_[b - y0 : d - y0, a - x0 : c - x0]
         rgba[window] = _over(piece, rgba[window])
-        solid = (piece[..., 3] > 127) & (numbers > 0)
-        parts[window][solid] = numbers[solid] + np.uint8(placed.part_offset)
+        solid = cv2.compare(cv2.extractChannel(piece, 3), 127, cv2.CMP_GT)
+        cv2.copyTo(numbers, solid, parts[window])
     layer = Layer(x0, y0, rgba, parts)
     if thing.elastic > 0 and track.scale[frame] > 12:
         layer = _ripple(placed, layer, frame, bounds)
@@ -160,11 +167,7 @@ def cast_shadow(image: Image, layer: Layer, placed: Placed, frame: int, shadows:
         small = cv2.warpAffine(layer.rgba[..., 3], matrix, shape, flags=cv2.INTER_AREA)
         blur = size * shadows.softness
     small = cv2.GaussianBlur(small, (0, 0), max(blur / quarter, 0.6))
-    gain = (
-        cv2.convertScaleAbs(small, alpha=-shadows.strength, beta=255)
-        if False
-        else (255 - shadows.strength * small).astype(np.uint8)
-    )
+    gain = (255 - shadows.strength * small).astype(np.uint8)
     full = cv2.resize(gain, (width, height), interpolation=cv2.INTER_LINEAR)
     cv2.multiply(image, cv2.merge([full, full, full]), dst=image, scale=1 / 255)
 
@@ -189,8 +192,20 @@ def smear(layer: Layer, velocity: Array) -> Image:
     )
 
 
-def blend(image: Image, ids: Image, parts: Image, layer: Layer, rgba: Image, number: int) -> None:
-    """Lay one layer over the frame; pixels it covers by more than half take its number."""
+def blend(
+    image: Image,
+    ids: Image,
+    parts: Image,
+    layer: Layer,
+    rgba: Image,
+    *,
+    number: int,
+    part_offset: int,
+) -> None:
+    """Lay `rgba` (the layer, perhaps smeared) over the frame.
+
+    Pixels that the sharp layer covers by more than half take its number and its part numbers.
+    """
     height, width = ids.shape
     h, w = layer.parts.shape
     x0, y0, x1, y1 = (
@@ -207,9 +222,10 @@ def blend(image: Image, ids: Image, parts: Image, layer: Layer, rgba: Image, num
     clear = cv2.bitwise_not(front[..., 3])
     behind = cv2.multiply(image[window], cv2.merge([clear] * 3), scale=1 / 255)
     image[window] = cv2.add(behind, np.ascontiguousarray(front[..., :3]))
-    solid = (layer.rgba[cut][..., 3] > 127) & (layer.parts[cut] > 0)
-    ids[window][solid] = number
-    parts[window][solid] = layer.parts[cut][solid]
+    alpha = cv2.extractChannel(np.ascontiguousarray(layer.rgba[cut]), 3)
+    solid = cv2.compare(alpha, 127, cv2.CMP_GT)
+    cv2.copyTo(np.full_like(alpha, number), solid, ids[window])
+    cv2.copyTo(cv2.add(layer.parts[cut], float(part_offset)), solid, parts[window])
 
 
 def background_frame(

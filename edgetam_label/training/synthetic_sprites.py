@@ -30,7 +30,10 @@ class Light:
 
 @dataclass(frozen=True)
 class Sprite:
-    """rgba: (h, w, 4) uint8 premultiplied; parts: (h, w) uint8; to_object: (3, 3) sprite pixel -> object."""
+    """A painted piece.
+
+    rgba: (h, w, 4) uint8 premultiplied; parts: (h, w) uint8; to_object: (3, 3) pixel -> object.
+    """
 
     rgba: Image
     parts: Image
@@ -97,7 +100,16 @@ class Canvas:
         )
         self._rgb[window] = blended
         self._alpha[window] = np.maximum(old_alpha, alpha)
-        self._parts[window][alpha > 127] = part
+        # Numbers reach a little further than the half-covered rim, so that warping leaves no gap.
+        bare = cv2.compare(self._parts[window], 0, cv2.CMP_EQ)
+        cv2.copyTo(
+            np.full_like(alpha, part),
+            cv2.bitwise_or(
+                cv2.compare(alpha, 127, cv2.CMP_GT),
+                cv2.bitwise_and(cv2.compare(alpha, 0, cv2.CMP_GT), bare),
+            ),
+            self._parts[window],
+        )
 
     def finish(self) -> Sprite:
         """The painting as a sprite. The colours are premultiplied already: they started at 0."""
@@ -117,10 +129,10 @@ def shade(rgb: Image, alpha: Image, light: Light, bump: float) -> Image:
     The height is a quarter circle of the distance to the outline, up to a rim width, computed at
     reduced size since shading is smooth.
     """
-    if bump <= 0:
-        return rgb
     height, width = alpha.shape
-    factor = max(1.0, max(height, width) / 72)
+    if bump <= 0 or max(height, width) < 9:
+        return rgb
+    factor = max(1.0, max(height, width) / 56)
     small = cv2.resize(
         alpha,
         (max(int(width / factor), 4), max(int(height / factor), 4)),

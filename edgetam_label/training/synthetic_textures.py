@@ -30,47 +30,50 @@ HELDOUT_FAMILIES = ("checks", "marble", "crackle", "scales")
 
 
 @dataclass(frozen=True)
-class Palette:
-    """Colours of one material. table: (256, 1, 3) uint8 RGB, indexed by the grey field."""
-
-    table: Image
-    base: NDArray[np.float32]  # (3,) 0..255
-
-
-@dataclass(frozen=True)
 class Material:
     """A texture with its colours, ready to be cut to any size.
 
     field: (256, 256) uint8 tileable, or a photograph (h, w, 3); matrix: (2, 3) output pixel to
-    field pixel at unit scale; palette: None for photographs, which bring their own colours.
+    field pixel at unit scale; palette: (256, 1, 3) uint8 RGB by grey level, None for photographs,
+    which bring their own colours; relief: a field around 128 that modulates brightness;
+    channel_gain: (3,) for photographs; plain: (3,) uint8, the one colour of a surface without
+    pattern.
     """
 
     field: Image
     matrix: NDArray[np.float32]
-    palette: Palette | None
-    relief: Image | None  # a second field that modulates brightness
-    channel_gain: NDArray[np.float32]  # (3,)
+    palette: Image | None
+    relief: Image | None
+    channel_gain: NDArray[np.float32]
+    plain: Image | None = None
 
     def render(self, height: int, width: int, *, pixels_per_unit: float = 100.0) -> Image:
         """(height, width, 3) uint8 RGB piece; larger objects show larger texture, as in life."""
+        size = (width, height)
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         matrix = self.matrix.copy()
         matrix[:, :2] *= 100.0 / max(pixels_per_unit, 8.0)
-        tileable = self.field.shape == (FIELD_SIZE, FIELD_SIZE)
-        border = cv2.BORDER_WRAP if tileable else cv2.BORDER_REFLECT_101
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        piece = cv2.warpAffine(self.field, matrix, (width, height), flags=flags, borderMode=border)
-        if self.palette is not None:
-            piece = cv2.applyColorMap(piece, self.palette.table)
+        if self.plain is not None:
+            piece = np.empty((height, width, 3), np.uint8)
+            piece[:] = self.plain
         else:
-            gain = np.clip(np.arange(256)[:, None] * self.channel_gain, 0, 255).astype(np.uint8)
-            piece = cv2.LUT(piece, gain[:, None, :])
+            tileable = self.field.shape == (FIELD_SIZE, FIELD_SIZE)
+            border = cv2.BORDER_WRAP if tileable else cv2.BORDER_REFLECT_101
+            piece = cv2.warpAffine(self.field, matrix, size, flags=flags, borderMode=border)
+            piece = self._colour(piece)
         if self.relief is not None:
             matrix[:, :2] *= 0.6
             relief = cv2.warpAffine(
-                self.relief, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_WRAP
+                self.relief, matrix, size, flags=flags, borderMode=cv2.BORDER_WRAP
             )
             piece = cv2.multiply(piece, cv2.merge([relief, relief, relief]), scale=1 / 128)
         return np.asarray(piece, np.uint8)
+
+    def _colour(self, piece: Image) -> Image:
+        if self.palette is not None:
+            return np.asarray(cv2.applyColorMap(piece, self.palette), np.uint8)
+        gain = np.clip(np.arange(256)[:, None] * self.channel_gain, 0, 255).astype(np.uint8)
+        return np.asarray(cv2.LUT(piece, gain[:, None, :]), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -98,10 +101,12 @@ class Textures:
             if photo.ndim == 2:
                 return Material(photo, matrix, make_palette(rng, base, contrast=0.7), relief, ones)
             return Material(photo, matrix, None, relief, _photo_gain(rng, photo, base))
-        palette = make_palette(rng, base, contrast=0.0 if kind == "plain" else None)
-        family = self.fields[kind] if kind != "plain" else self.soft
+        if kind == "plain":
+            color = base if base is not None else random_color(rng)
+            return Material(self.soft[0], matrix, None, relief, ones, color.astype(np.uint8))
+        family = self.fields[kind]
         field = family[int(rng.integers(len(family)))]
-        return Material(field, matrix, palette, relief, ones)
+        return Material(field, matrix, make_palette(rng, base), relief, ones)
 
     def _kind(self, rng: Generator) -> str:
         """Plain and nearly plain surfaces are the commonest thing in real pictures."""
@@ -120,7 +125,7 @@ def random_color(rng: Generator, near: NDArray[np.float32] | None = None) -> NDA
         shift = rng.normal(0, 10) + rng.normal(0, 5, 3)
         return np.clip(near + shift, 4, 250).astype(np.float32)
     hue = rng.uniform(0, 1) if rng.random() < 0.55 else rng.normal(0.09, 0.05) % 1.0
-    saturation = rng.beta(1.3, 3.2) if rng.random() < 0.8 else rng.uniform(0.4, 0.95)
+    saturation = rng.beta(1.1, 4.0) if rng.random() < 0.85 else rng.uniform(0.35, 0.9)
     value = rng.beta(1.5, 1.5) * 0.92 + 0.05
     offsets = np.array([0.0, 2 / 3, 1 / 3])
     ramp = np.clip(np.abs(((hue + offsets) % 1.0) * 6 - 3) - 1, 0, 1)
@@ -130,8 +135,8 @@ def random_color(rng: Generator, near: NDArray[np.float32] | None = None) -> NDA
 
 def make_palette(
     rng: Generator, base: NDArray[np.float32] | None = None, *, contrast: float | None = None
-) -> Palette:
-    """Two to four related colours, blended softly or in steps over the 256 grey levels."""
+) -> Image:
+    """(256, 1, 3) uint8 RGB: two to four related colours, blended softly or in steps over the 256 grey levels."""
     first = base if base is not None else random_color(rng)
     spread = contrast if contrast is not None else float(rng.choice([0.15, 0.35, 0.7, 1.2]))
     count = int(rng.integers(2, 5))
@@ -153,8 +158,7 @@ def make_palette(
     else:
         table = np.stack([np.interp(levels, at, stops_array[:, c]) for c in range(3)], axis=1)
     table = np.clip(table, 0, 255)
-    mean = table.mean(axis=0).astype(np.float32)
-    return Palette(np.ascontiguousarray(table.astype(np.uint8)[:, None, :]), mean)
+    return np.ascontiguousarray(table.astype(np.uint8)[:, None, :])
 
 
 def _random_matrix(rng: Generator) -> NDArray[np.float32]:
