@@ -1,8 +1,9 @@
-"""Colours of objects: one fixed colour per object id, the same in overlays, PNGs and pages.
+"""Colours of objects: the indexed PNGs' palette, and one readable colour per object id.
 
-The order is the bit-reversal colour map that PASCAL VOC's development kit introduced and DAVIS
+The palette is the bit-reversal colour map that PASCAL VOC's development kit introduced and DAVIS
 uses for its indexed PNGs: bit k of the id, taken three at a time, sets the k-th highest bit of
-red, green and blue. Index 0 is the background, black.
+red, green and blue. Index 0 is the background, black. On footage its colours are too dark, so
+outlines and overlays take a few of its hues at full brightness.
 """
 
 from __future__ import annotations
@@ -13,10 +14,9 @@ from edgetam_label.errors import UsageError
 
 Color = tuple[int, int, int]
 
-# Of the map's first 22 entries those that stay readable over footage: the near-black ones
-# (64, 0, 0) and alike vanish in shadows. Brightness is lifted so that thin outlines can be seen.
-_READABLE = (1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13, 14, 17, 19, 20, 21)
-_LIFT = 255 / 192
+# Palette entries that stay apart from each other, and from shadows, at full brightness: pure blue
+# does not, greys look like footage.
+_READABLE = (1, 2, 20, 3, 5, 6, 17, 34, 33, 10, 28, 14, 12, 57, 23, 21)
 
 
 def _voc_color(index: int) -> Color:
@@ -36,7 +36,7 @@ PALETTE: tuple[Color, ...] = tuple(_voc_color(index) for index in range(256))
 def default_color(obj_id: int) -> str:
     """Colour "#rrggbb" of an object that was given none; repeats after 16 objects."""
     base = PALETTE[_READABLE[(obj_id - 1) % len(_READABLE)]]
-    red, green, blue = (min(255, round(channel * _LIFT)) for channel in base)
+    red, green, blue = (round(channel * 255 / max(base)) for channel in base)
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 

@@ -185,6 +185,7 @@ class SessionStore:
         with self._database.write() as connection:
             row = session_row(connection, session_id, lock=True)
             connection.execute(delete(SESSIONS).where(SESSIONS.c.pk == row.pk))
+        self._database.reclaim()
 
     def set_model(self, session_id: str, model: ModelIdentity) -> None:
         """From now on masks of this session are made by `model`."""
