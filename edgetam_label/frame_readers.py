@@ -12,7 +12,8 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from edgetam_label.errors import MediaError
-from edgetam_label.video_decoder import FrameTable, VideoDecoder, frame_bytes, to_rgb
+from edgetam_label.video_decoder import FrameTable, VideoDecoder
+from edgetam_label.video_pixels import frame_bytes, to_rgb
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 
@@ -99,6 +100,8 @@ class VideoReader(Reader):
             self._cached_bytes -= frame_bytes(self._cache.popitem(last=False)[1])
 
     def _new_decoder(self) -> VideoDecoder:
+        if self._decoder is not None and self._decoder.damaged:
+            self._threaded = False
         return VideoDecoder(self._path, self._table, threaded=self._threaded)
 
     def forward(self, wanted: range) -> Iterator[tuple[int, Image]]:

@@ -21,8 +21,8 @@ from edgetam_label.media_identity import (
     Work,
     sha256_of_file,
 )
-from edgetam_label.video_decoder import VideoStream
 from edgetam_label.video_index import IndexMode, build_index, known_table
+from edgetam_label.video_stream import VideoStream
 
 __all__ = ["Frames", "MediaIdentity"]
 
@@ -217,6 +217,6 @@ def _check_same(known: MediaIdentity, found: MediaIdentity) -> None:
 def _changed(known: MediaIdentity, source: str, seen: str, wanted: str) -> MediaError:
     return MediaError(
         f"{source or 'The list of images'} is not the media of this session any more: it has "
-        f"{seen}, the session was made on {known.source or 'images'} with {wanted}. Restore the original, "
-        "or start a new session."
+        f"{seen}, the session was made on {known.source or 'images'} with {wanted}. "
+        "Restore the original, or start a new session."
     )

@@ -15,7 +15,9 @@ from typing import Literal
 
 from edgetam_label.errors import MediaError
 from edgetam_label.image_files import MAX_PIXELS
-from edgetam_label.video_decoder import DamagedStream, FrameTable, VideoStream, display_size
+from edgetam_label.video_decoder import FrameTable
+from edgetam_label.video_pixels import display_size
+from edgetam_label.video_stream import DamagedStream, VideoStream
 
 IndexMode = Literal["auto", "decode"]
 Tick = Callable[[int], None]
@@ -116,7 +118,8 @@ def _checked_at_both_ends(stream: VideoStream, table: FrameTable) -> VideoIndex 
         stream.restart()
         if last_key and not stream.seek(table.pts[last_key]):
             return None
-        tail = [frame.pts for frame in stream.decoded()]
+        frames = stream.decoded_after_seek() if last_key else stream.decoded()
+        tail = [frame.pts for frame in frames]
     except DamagedStream:
         return None
     expected = list(table.pts[last_key:])
