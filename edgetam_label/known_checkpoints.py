@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from edgetam_label.download import Progress, download
-from edgetam_label.errors import CheckpointError
+from edgetam_label.errors import CheckpointError, UsageError
 from edgetam_label.settings import default_cache_dir
 
 HASH_CHUNK_BYTES = 1 << 20
@@ -71,11 +71,9 @@ class CheckpointStatus:
 
 
 def known_checkpoint(name: str) -> KnownCheckpoint:
-    """The table entry. Raises CheckpointError listing the known names."""
+    """The table entry. Raises UsageError listing the known names."""
     if name not in CHECKPOINTS:
-        raise CheckpointError(
-            f"No checkpoint is called {name!r}; known are {', '.join(CHECKPOINTS)}."
-        )
+        raise UsageError(f"No checkpoint is called {name!r}; known are {', '.join(CHECKPOINTS)}.")
     return CHECKPOINTS[name]
 
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from edgetam_label.sessions import SessionStore
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -62,3 +65,11 @@ def json_option(command: F) -> F:
 def print_json(value: Any) -> None:
     """One JSON document on standard output, non-ASCII names as they are."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def open_store(db: str | None) -> SessionStore:
+    """The session store that the flag or the environment names; the default one is made."""
+    from edgetam_label.sessions import SessionStore
+    from edgetam_label.settings import Settings
+
+    return SessionStore(Settings.load(db=db).db)

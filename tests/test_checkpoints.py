@@ -17,7 +17,7 @@ import torch
 from edgetam_label import known_checkpoints
 from edgetam_label.checkpoints import choose_model, load_model, resolve_device
 from edgetam_label.config import ModelConfig
-from edgetam_label.errors import CheckpointError, ConfigError
+from edgetam_label.errors import CheckpointError, ConfigError, UsageError
 from edgetam_label.known_checkpoints import (
     CHECKPOINTS,
     KnownCheckpoint,
@@ -124,7 +124,7 @@ def test_no_network_says_what_to_fetch_and_where_to_put_it(
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(CheckpointError, match="'sam9'; known are edgetam, edgetam_nano"):
+    with pytest.raises(UsageError, match="'sam9'; known are edgetam, edgetam_nano"):
         checkpoint_path("sam9")
 
 
