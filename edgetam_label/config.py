@@ -1,0 +1,155 @@
+"""Model configurations: a flat TOML file in `configs/` becomes a frozen `ModelConfig`."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from dataclasses import dataclass, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from edgetam_label.errors import ConfigError
+
+MEMORY_DTYPES = ("bfloat16", "float16", "float32")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """All that the network and the tracker need to know about one model.
+
+    `configs/edgetam.toml` says what each key means. Strides are fixed by the architecture: image
+    features at 4, 8 and 16, low-resolution logits at 4.
+    """
+
+    name: str
+    image_size: int
+    trunk_dims: tuple[int, ...]
+    trunk_depths: tuple[int, ...]
+    d_model: int
+    memory_dim: int
+    decoder_heads: int
+    decoder_mlp_dim: int
+    decoder_depth: int
+    memory_attention_layers: int
+    memory_attention_mlp_dim: int
+    fuser_layers: int
+    num_maskmem: int
+    max_object_pointers: int
+    perceiver_depth: int
+    perceiver_mlp_ratio: int
+    num_latents: int
+    num_latents_2d: int
+    memory_dtype: str
+    fill_hole_area: int
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> ModelConfig:
+        """Read a shipped config by name, or any TOML file by path.
+
+        Raises ConfigError naming the file and the key that is missing, unknown or ill-typed.
+        """
+        path = Path(name_or_path)
+        if path.suffix == ".toml":
+            name = path.stem
+            try:
+                text = path.read_text(encoding="utf-8")
+            except OSError as error:
+                raise ConfigError(f"Model config {path} cannot be read: {error.strerror}.") from None
+        else:
+            name = str(name_or_path)
+            if name not in available_configs():
+                raise ConfigError(
+                    f"There is no model config {name!r}; known are {', '.join(available_configs())}, "
+                    "or give the path of a .toml file."
+                )
+            text = (files("edgetam_label.configs") / f"{name}.toml").read_text(encoding="utf-8")
+        return cls.parse(text, name=name)
+
+    @classmethod
+    def parse(cls, text: str, *, name: str) -> ModelConfig:
+        """Read TOML text; `name` is how the model is called in sessions and messages."""
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"Model config {name} is not valid TOML: {error}.") from None
+        types = {f.name: str(f.type) for f in fields(cls) if f.name != "name"}
+        unknown = sorted(values.keys() - types.keys())
+        if unknown:
+            raise ConfigError(
+                f"Model config {name} has an unknown key {unknown[0]!r}; keys are {', '.join(types)}."
+            )
+        missing = sorted(types.keys() - values.keys())
+        if missing:
+            raise ConfigError(f"Model config {name} lacks the key {missing[0]!r}; add it.")
+        return cls(name=name, **{key: _typed(name, key, values[key], types[key]) for key in types})
+
+    def __post_init__(self) -> None:
+        self._require(self.image_size % 32 == 0, "image_size", "a multiple of 32")
+        self._require(len(self.trunk_dims) == 4, "trunk_dims", "four numbers")
+        self._require(len(self.trunk_depths) == 4, "trunk_depths", "four numbers")
+        self._require(self.d_model % 8 == 0, "d_model", "a multiple of 8")
+        self._require(self.d_model % self.memory_dim == 0, "memory_dim", "a divisor of d_model")
+        self._require(
+            self.d_model // 2 % self.decoder_heads == 0, "decoder_heads", "a divisor of d_model / 2"
+        )
+        side = self.latent_grid
+        self._require(
+            side * side == self.num_latents_2d and self.feature_size % side == 0,
+            "num_latents_2d",
+            f"a square whose side divides the feature size {self.feature_size}",
+        )
+        self._require(
+            self.memory_dtype in MEMORY_DTYPES, "memory_dtype", f"one of {', '.join(MEMORY_DTYPES)}"
+        )
+        self._require(self.num_maskmem >= 2, "num_maskmem", "at least 2")
+
+    def _require(self, fits: bool, key: str, wanted: str) -> None:
+        if not fits:
+            raise ConfigError(
+                f"Model config {self.name}: {key} = {getattr(self, key)!r} must be {wanted}."
+            )
+
+    @property
+    def feature_size(self) -> int:
+        """Side of the stride-16 feature map."""
+        return self.image_size // 16
+
+    @property
+    def low_res_size(self) -> int:
+        """Side of the low-resolution logits, stride 4."""
+        return self.image_size // 4
+
+    @property
+    def latent_grid(self) -> int:
+        """Side of the square grid of 2D latents."""
+        return round(self.num_latents_2d**0.5)
+
+    @property
+    def pointer_tokens(self) -> int:
+        """Memory tokens that one object pointer is cut into."""
+        return self.d_model // self.memory_dim
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the values, part of a session's model identity."""
+        text = repr([(f.name, getattr(self, f.name)) for f in fields(self) if f.name != "name"])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def available_configs() -> list[str]:
+    """Names of the shipped model configs."""
+    names = (entry.name for entry in files("edgetam_label.configs").iterdir())
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+
+
+def _typed(name: str, key: str, value: Any, kind: str) -> Any:
+    if kind == "int" and type(value) is int and (value > 0 or key == "fill_hole_area" and value == 0):
+        return value
+    if kind == "str" and isinstance(value, str):
+        return value
+    if kind.startswith("tuple") and isinstance(value, list):
+        if value and all(type(v) is int and v > 0 for v in value):
+            return tuple(value)
+    wanted = {"int": "a positive whole number", "str": "a string"}.get(kind, "a list of numbers > 0")
+    raise ConfigError(f"Model config {name}: {key} = {value!r} must be {wanted}.")

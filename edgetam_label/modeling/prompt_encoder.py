@@ -1,0 +1,81 @@
+"""Prompts as embeddings: points and box corners as sparse tokens, a mask as a dense map."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from edgetam_label.modeling.layers import LayerNorm2d
+
+# Point labels as the checkpoint knows them.
+NO_POINT, NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = -1, 0, 1, 2, 3
+
+
+class RandomFourier(nn.Module):
+    """Positions in [0, 1]² as random Fourier features (SAM, arXiv 2304.02643, appendix A)."""
+
+    positional_encoding_gaussian_matrix: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, features))
+
+    def forward(self, xy: Tensor) -> Tensor:
+        """(…, 2) in [0, 1] → (…, 2 · features)."""
+        angle = (2 * xy - 1) @ self.positional_encoding_gaussian_matrix * (2 * math.pi)
+        return torch.cat((angle.sin(), angle.cos()), dim=-1)
+
+    def grid(self, size: int) -> Tensor:
+        """Encoding of every pixel centre of a size x size map: (1, C, size, size)."""
+        matrix = self.positional_encoding_gaussian_matrix
+        centre = (torch.arange(size, device=matrix.device, dtype=matrix.dtype) + 0.5) / size
+        y, x = torch.meshgrid(centre, centre, indexing="ij")
+        return self(torch.stack((x, y), dim=-1)).permute(2, 0, 1)[None]
+
+
+class PromptEncoder(nn.Module):
+    """image_size: side of the model's input; points are given in its pixels."""
+
+    def __init__(self, d_model: int, image_size: int) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.pe_layer = RandomFourier(d_model // 2)
+        self.point_embeddings = nn.ModuleList(nn.Embedding(1, d_model) for _ in range(4))
+        self.not_a_point_embed = nn.Embedding(1, d_model)
+        self.mask_downscaling = nn.Sequential(
+            nn.Conv2d(1, 4, 2, stride=2),
+            LayerNorm2d(4),
+            nn.GELU(),
+            nn.Conv2d(4, 16, 2, stride=2),
+            LayerNorm2d(16),
+            nn.GELU(),
+            nn.Conv2d(16, d_model, 1),
+        )
+        self.no_mask_embed = nn.Embedding(1, d_model)
+
+    def embed_points(self, points: Tensor, labels: Tensor) -> Tensor:
+        """points (B, N, 2) in input pixels, labels (B, N) → (B, N + 1, C).
+
+        One padding token always follows, as in training without boxes.
+        """
+        points = torch.cat((points + 0.5, points.new_zeros(len(points), 1, 2)), dim=1)
+        labels = torch.cat((labels, labels.new_full((len(labels), 1), NO_POINT)), dim=1)
+        position = self.pe_layer(points / self.image_size)
+        kinds = torch.cat(
+            [self.not_a_point_embed.weight, *(e.weight for e in self.point_embeddings)]
+        )
+        is_point = (labels != NO_POINT)[..., None]
+        return position * is_point + kinds[labels.long() + 1]
+
+    def embed_mask(self, mask_logits: Tensor | None, batch: int) -> Tensor:
+        """mask_logits (B, 1, S/4, S/4) or None → (B, C, S/16, S/16)."""
+        if mask_logits is not None:
+            return self.mask_downscaling(mask_logits)
+        side = self.image_size // 16
+        return self.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(batch, -1, side, side)
+
+    def image_position(self) -> Tensor:
+        """Position of every stride-16 cell, (1, C, S/16, S/16)."""
+        return self.pe_layer.grid(self.image_size // 16)

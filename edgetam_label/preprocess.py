@@ -1,0 +1,102 @@
+"""Pixels to the network's input and logits back to pixels: the only place where sizes change.
+
+The network sees RGB, normalised with ImageNet's mean and deviation, **stretched** to S x S.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgetam_label.errors import MediaError
+from edgetam_label.modeling.prompt_encoder import (
+    BOX_BOTTOM_RIGHT,
+    BOX_TOP_LEFT,
+    NEGATIVE,
+    POSITIVE,
+)
+from edgetam_label.prompts import Box, Click
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+def image_to_input(image: NDArray[np.uint8], size: int, device: torch.device) -> Tensor:
+    """A still image: antialiased bilinear resize in float. (H, W, 3) uint8 → (1, 3, size, size)."""
+    _check_rgb(image)
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None]
+    resized = F.interpolate(pixels.float() / 255, (size, size), mode="bilinear", antialias=True)
+    return _normalise(resized)
+
+
+def frame_to_input(frame: NDArray[np.uint8], size: int, device: torch.device) -> Tensor:
+    """A video frame: bicubic resize of the 8-bit pixels. (H, W, 3) uint8 → (1, 3, size, size).
+
+    Upstream resizes video frames with Pillow and images with torch; the rounding to 8 bits in
+    between is visible in the logits, so each way is kept.
+    """
+    _check_rgb(frame)
+    resized = Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.asarray(resized).copy()).to(device).permute(2, 0, 1)[None]
+    return _normalise(pixels.float() / 255)
+
+
+def _normalise(pixels: Tensor) -> Tensor:
+    mean = pixels.new_tensor(MEAN)[:, None, None]
+    std = pixels.new_tensor(STD)[:, None, None]
+    return (pixels - mean) / std
+
+
+def _check_rgb(image: NDArray[np.uint8]) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise MediaError(
+            f"An image must be RGB, shape (H, W, 3) of uint8; got shape {image.shape}, "
+            f"{image.dtype}. Convert it first, for example with PIL's convert('RGB')."
+        )
+
+
+def prompt_points(
+    clicks: Sequence[Click],
+    box: Box | None,
+    width: int,
+    height: int,
+    size: int,
+    device: torch.device,
+) -> tuple[Tensor, Tensor] | None:
+    """Clicks and box in pixels of a width x height frame → points (1, N, 2) in input pixels and
+
+    labels (1, N); a box comes first, as its two corners. None if there is neither.
+    """
+    points: list[tuple[float, float]] = []
+    labels: list[int] = []
+    if box is not None:
+        points += [(box.x0, box.y0), (box.x1, box.y1)]
+        labels += [BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]
+    points += [(click.x, click.y) for click in clicks]
+    labels += [POSITIVE if click.positive else NEGATIVE for click in clicks]
+    if not points:
+        return None
+    # divided before scaled, in float32: the same rounding as upstream's normalised coordinates
+    scale = torch.tensor([width, height], dtype=torch.float32)
+    xy = torch.tensor(points, dtype=torch.float32) / scale * size
+    return xy[None].to(device), torch.tensor(labels, dtype=torch.int32)[None].to(device)
+
+
+def mask_to_input(mask: NDArray[np.bool_], size: int, device: torch.device) -> Tensor:
+    """A drawn mask (H, W) → (1, 1, size, size) of 0 and 1."""
+    pixels = torch.from_numpy(np.ascontiguousarray(mask)).to(device)[None, None].float()
+    if mask.shape != (size, size):
+        pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
+        pixels = (pixels >= 0.5).float()
+    return pixels
+
+
+def logits_to_size(low_res_logits: Tensor, height: int, width: int) -> Tensor:
+    """(B, M, h, w) → (B, M, height, width), bilinear; a mask is where the result is > 0."""
+    return F.interpolate(low_res_logits, (height, width), mode="bilinear", align_corners=False)

@@ -1,0 +1,455 @@
+"""VideoTracker: prompts on any frame become masks on every frame, each object on its own.
+
+Objects share a frame's image features and nothing else: adding, correcting or removing one never
+changes another. The network is stateless; this module owns the state.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgetam_label.errors import PromptError
+from edgetam_label.frames import Frames
+from edgetam_label.masks import Mask, small_components
+from edgetam_label.memory import DTYPES, FrameMemory, MemoryBank
+from edgetam_label.modeling import EdgeTAM, ImageFeatures, ObjectMask
+from edgetam_label.predictor import LOGIT_LIMIT
+from edgetam_label.preprocess import frame_to_input, logits_to_size, mask_to_input, prompt_points
+from edgetam_label.prompts import Prompt
+
+DIRECTIONS = ("forward", "backward")
+FILLED_HOLE_LOGIT = 0.1  # what a filled hole's logits become, as upstream has it
+
+
+@dataclass(frozen=True)
+class TrackerSettings:
+    """Choices that are not the model's.
+
+    corrections_condition: a correction becomes a conditioning frame, which every later frame
+        attends to. Upstream's default is off, and its users find corrections too weak so.
+    fill_hole_area: pixels of the low-resolution mask; None takes the model config's.
+    feature_cache_bytes: budget for encoded frames. spill_bytes: budget of the temporary file for
+        memories outside the attention window, per object.
+    """
+
+    corrections_condition: bool = True
+    fill_hole_area: int | None = None
+    feature_cache_bytes: int = 256 * 2**20
+    spill_bytes: int = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class TrackedFrame:
+    """One object on one frame.
+
+    mask: (H, W) bool at the video's size, empty where `absent`. score: the object score, a logit;
+    the object is absent where it is ≤ 0. low_res_logits: (1, 1, S/4, S/4) float32.
+    prompted: a person prompted this frame.
+    """
+
+    frame_idx: int
+    obj_id: int
+    mask: Mask
+    score: float
+    absent: bool
+    prompted: bool
+    low_res_logits: Tensor
+
+
+@dataclass
+class _Decoded:
+    """A mask on a prompted frame, not yet encoded into memory."""
+
+    result: ObjectMask
+    conditioning: bool
+
+
+@dataclass
+class _TrackedObject:
+    bank: MemoryBank
+    prompts: dict[int, Prompt] = field(default_factory=dict)
+    # logits that a frame had before its first prompt: a replaced prompt starts from them again
+    base_logits: dict[int, Tensor | None] = field(default_factory=dict)
+    prompted: dict[int, ObjectMask] = field(default_factory=dict)
+    unencoded: dict[int, _Decoded] = field(default_factory=dict)
+    pending: dict[int, list[Prompt]] = field(default_factory=dict)
+    stale: set[str] = field(default_factory=set)  # directions not tracked since the last prompt
+
+    @property
+    def anchor(self) -> int:
+        return min(self.prompts)
+
+
+class VideoTracker:
+    """Tracks any number of objects through `frames`.
+
+    Example:
+        tracker = VideoTracker(load_model(), Frames.open("dog.mp4"))
+        tracker.add_prompt(Prompt(1, 0, clicks=(Click(210, 350),)))
+        for tracked in tracker.propagate():
+            print(tracked.frame_idx, tracked.obj_id, tracked.mask.sum())
+
+    Not thread-safe: one thread at a time drives a tracker.
+    """
+
+    def __init__(
+        self, model: EdgeTAM, frames: Frames, settings: TrackerSettings | None = None
+    ) -> None:
+        self.model = model
+        self.frames = frames
+        self.settings = settings or TrackerSettings()
+        fill = self.settings.fill_hole_area
+        self._fill_hole_area = model.config.fill_hole_area if fill is None else fill
+        self._objects: dict[int, _TrackedObject] = {}
+        self._features = _FeatureCache(model, frames, self.settings.feature_cache_bytes)
+
+    @property
+    def objects(self) -> tuple[int, ...]:
+        """Ids of all objects, in the order in which they were first prompted."""
+        return tuple(self._objects)
+
+    def prompts(self, obj_id: int) -> dict[int, Prompt]:
+        """An object's prompts by frame."""
+        return dict(self._object(obj_id).prompts)
+
+    def memory(self, obj_id: int, frame_idx: int) -> FrameMemory | None:
+        """What is remembered of an object on a frame, for inspection."""
+        obj = self._object(obj_id)
+        self._encode_pending(obj)
+        return obj.bank.get(frame_idx)
+
+    def add_prompt(self, prompt: Prompt) -> TrackedFrame | None:
+        """Set an object's prompt on a frame and answer with the mask there.
+
+        On a frame that was tracked, the prompt corrects: memory and the mask found there are used.
+        A prompt that extends the one before it by clicks refines its mask. A prompt marked as a
+        correction for a frame not tracked yet waits until a pass arrives, and answers None.
+
+        Raises PromptError for a frame that does not exist or a prompt outside the frame.
+        """
+        self._check(prompt)
+        obj = self._objects.get(prompt.obj_id)
+        if obj is None:
+            bank = MemoryBank(self.model.config, spill_bytes=self.settings.spill_bytes)
+            obj = self._objects[prompt.obj_id] = _TrackedObject(bank)
+        known = prompt.frame_idx in obj.bank or prompt.frame_idx in obj.prompts
+        if prompt.correction and not known and obj.prompts:
+            obj.pending.setdefault(prompt.frame_idx, []).append(prompt)
+            obj.stale.update(DIRECTIONS)
+            return None
+        return self._apply(obj, prompt, reverse=False)
+
+    def remove_prompt(self, obj_id: int, frame_idx: int) -> None:
+        """Take back an object's prompt on a frame; the object goes when it was the last one."""
+        obj = self._object(obj_id)
+        if frame_idx not in obj.prompts and frame_idx not in obj.pending:
+            raise PromptError(f"Object {obj_id} has no prompt on frame {frame_idx}.")
+        for by_frame in (obj.prompts, obj.base_logits, obj.prompted, obj.unencoded, obj.pending):
+            by_frame.pop(frame_idx, None)  # type: ignore[attr-defined]
+        obj.bank.forget(frame_idx)
+        obj.stale.update(DIRECTIONS)
+        if not obj.prompts:
+            self.remove_object(obj_id)
+
+    def remove_object(self, obj_id: int) -> None:
+        """Forget an object. Raises PromptError if there is none of this id."""
+        self._object(obj_id).bank.close()
+        del self._objects[obj_id]
+
+    def close(self) -> None:
+        """Release temporary files; the tracker must not be used after."""
+        for obj_id in self.objects:
+            self.remove_object(obj_id)
+
+    def propagate(
+        self,
+        start: int | None = None,
+        *,
+        direction: str = "forward",
+        max_frames: int | None = None,
+        objects: Sequence[int] | None = None,
+        cancel: Callable[[], bool] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[TrackedFrame]:
+        """Track, yielding every object's mask frame by frame.
+
+        start: first frame; None takes each object's first prompted frame. An object joins at its
+            first prompted frame if the pass meets it after `start`.
+        direction: "forward" or "backward". max_frames: how many frames to visit, `start` included.
+        objects: which ones; None takes those that changed since their last pass in this direction,
+            or all if none did.
+        cancel: asked before every frame; True ends the pass. What was yielded stays valid.
+        progress: called with (frames done, frames to do).
+
+        Raises PromptError if nothing was prompted, PromptError for an unknown object or direction.
+        """
+        if direction not in DIRECTIONS:
+            raise PromptError(f"Direction {direction!r} is unknown; use forward or backward.")
+        chosen = self._choose(objects, direction)
+        anchors = {obj_id: self._objects[obj_id].anchor for obj_id in chosen}
+        reverse = direction == "backward"
+        if start is None:
+            start = max(anchors.values()) if reverse else min(anchors.values())
+        self._check_frame(start)
+        stop = -1 if reverse else len(self.frames)
+        if max_frames is not None:
+            limit = start - max_frames if reverse else start + max_frames
+            stop = max(stop, limit) if reverse else min(stop, limit)
+        return self._pass(chosen, anchors, start, stop, reverse, cancel, progress)
+
+    def _pass(
+        self,
+        chosen: Sequence[int],
+        anchors: dict[int, int],
+        start: int,
+        stop: int,
+        reverse: bool,
+        cancel: Callable[[], bool] | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> Iterator[TrackedFrame]:
+        step = -1 if reverse else 1
+        total = abs(stop - start)
+        for done, (frame_idx, pixels) in enumerate(self.frames.iter(start, stop, step)):
+            if cancel is not None and cancel():
+                return
+            started: Tensor | None = None
+            for obj_id in chosen:
+                obj = self._objects.get(obj_id)  # may be removed while the caller holds the pass
+                joined = frame_idx <= anchors[obj_id] if reverse else frame_idx >= anchors[obj_id]
+                if obj is None or not joined:
+                    continue
+                result = self._stored(obj, frame_idx)
+                if result is None:
+                    features = self._features.of(frame_idx, pixels)
+                    if started is None:
+                        started = self._start(features)
+                    result = self._track(obj, frame_idx, features, started, reverse)
+                yield self._to_video(obj, obj_id, frame_idx, result)
+            if progress is not None:
+                progress(done + 1, total)
+        for obj_id in chosen:
+            if obj_id in self._objects and stop == (-1 if reverse else len(self.frames)):
+                self._objects[obj_id].stale.discard("backward" if reverse else "forward")
+
+    def _stored(self, obj: _TrackedObject, frame_idx: int) -> ObjectMask | None:
+        """A prompted frame's mask is the person's answer; tracking does not touch it."""
+        return obj.prompted.get(frame_idx)
+
+    @torch.inference_mode()
+    def _start(self, features: ImageFeatures) -> Tensor:
+        return self.model.start_attention(features.top)
+
+    @torch.inference_mode()
+    def _track(
+        self,
+        obj: _TrackedObject,
+        frame_idx: int,
+        features: ImageFeatures,
+        started: Tensor,
+        reverse: bool,
+    ) -> ObjectMask:
+        """One frame without a prompt: attend to memory, decode, remember."""
+        self._encode_pending(obj)
+        top = self._attend(obj, frame_idx, started, reverse)
+        decoded = self.model.decode_masks(top, features.high_res, multimask=True)
+        raw = self.model.gate_by_presence(decoded)
+        result = self._fill_holes(raw)
+        # upstream encodes the mask as decoded and fills holes only in what it shows and keeps
+        tokens = self.model.encode_memory(features.top, raw.low_res_logits, binarize=False)
+        obj.bank.add(self._remember(frame_idx, tokens, result), conditioning=False)
+        for prompt in obj.pending.pop(frame_idx, ()):
+            self._apply(obj, prompt, reverse=reverse)
+            result = obj.prompted[frame_idx]
+        return result
+
+    def _attend(
+        self, obj: _TrackedObject, frame_idx: int, started: Tensor, reverse: bool
+    ) -> Tensor:
+        maps, pointers = obj.bank.select(frame_idx, len(self.frames), reverse=reverse)
+        return self.model.attend_memory(started, self.model.assemble_memory(maps, pointers))
+
+    @torch.inference_mode()
+    def _apply(self, obj: _TrackedObject, prompt: Prompt, *, reverse: bool) -> TrackedFrame:
+        """Decode a prompt now; its memory is encoded when a pass needs it."""
+        frame_idx = prompt.frame_idx
+        features = self._features.of(frame_idx)
+        earlier = obj.prompts.get(frame_idx)
+        if earlier is None:
+            memory = obj.bank.get(frame_idx)
+            obj.base_logits[frame_idx] = None if memory is None else memory.low_res_logits.float()
+        base = obj.base_logits[frame_idx]
+        correcting = base is not None
+        previous = base
+        if earlier is not None and _extends(prompt, earlier):
+            previous = obj.prompted[frame_idx].low_res_logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+        if prompt.mask is not None:
+            mask = mask_to_input(
+                prompt.mask.decode(), self.model.config.image_size, self.model.device
+            )
+            result = self.model.mask_as_output(features, mask)
+        else:
+            self._encode_pending(obj, besides=frame_idx)
+            if correcting:
+                top = self._attend_around(obj, frame_idx, features, reverse)
+            else:
+                top = self.model.without_memory(features.top)
+            result = self._decode_prompt(prompt, top, features, previous)
+        result = self._fill_holes(result)
+        conditioning = not correcting or self.settings.corrections_condition
+        obj.prompts[frame_idx] = prompt
+        obj.prompted[frame_idx] = result
+        obj.unencoded[frame_idx] = _Decoded(result, conditioning)
+        obj.stale.update(DIRECTIONS)
+        return self._to_video(obj, prompt.obj_id, frame_idx, result)
+
+    def _attend_around(
+        self, obj: _TrackedObject, frame_idx: int, features: ImageFeatures, reverse: bool
+    ) -> Tensor:
+        """Memory for a correction: all but what is remembered of the corrected frame itself."""
+        own = obj.bank.get(frame_idx)
+        was_conditioning = frame_idx in obj.bank.conditioning_frames
+        if own is not None and was_conditioning:
+            obj.bank.forget(frame_idx)
+        top = self._attend(obj, frame_idx, self._start(features), reverse)
+        if own is not None and was_conditioning:
+            obj.bank.add(own, conditioning=True)
+        return top
+
+    def _decode_prompt(
+        self, prompt: Prompt, top: Tensor, features: ImageFeatures, previous: Tensor | None
+    ) -> ObjectMask:
+        given = prompt_points(
+            prompt.clicks,
+            prompt.box,
+            self.frames.width,
+            self.frames.height,
+            self.model.config.image_size,
+            self.model.device,
+        )
+        assert given is not None  # Prompt forbids it
+        points, labels = given
+        output = self.model.decode_masks(
+            top, features.high_res, points, labels, previous, multimask=points.shape[1] <= 1
+        )
+        return self.model.gate_by_presence(output)
+
+    @torch.inference_mode()
+    def _encode_pending(self, obj: _TrackedObject, besides: int | None = None) -> None:
+        """Encode prompted masks into memory; lazily, since clicks come faster than they matter."""
+        for frame_idx in [t for t in obj.unencoded if t != besides]:
+            decoded = obj.unencoded.pop(frame_idx)
+            tokens = self.model.encode_memory(
+                self._features.of(frame_idx).top, decoded.result.low_res_logits, binarize=True
+            )
+            memory = self._remember(frame_idx, tokens, decoded.result)
+            obj.bank.add(memory, conditioning=decoded.conditioning)
+
+    def _remember(self, frame_idx: int, tokens: Tensor, result: ObjectMask) -> FrameMemory:
+        return FrameMemory(
+            frame_idx,
+            tokens.to(DTYPES[self.model.config.memory_dtype]),
+            result.pointer.float(),
+            result.low_res_logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT).half(),
+        )
+
+    def _fill_holes(self, result: ObjectMask) -> ObjectMask:
+        if self._fill_hole_area <= 0 or float(result.object_score) <= 0:
+            return result
+        logits = result.low_res_logits
+        background = (logits[0, 0] <= 0).cpu().numpy()
+        holes = small_components(background, self._fill_hole_area)
+        if not holes.any():
+            return result
+        filled = logits.masked_fill(
+            torch.from_numpy(holes).to(logits.device)[None, None], FILLED_HOLE_LOGIT
+        )
+        return ObjectMask(filled, result.iou, result.object_score, result.pointer)
+
+    @torch.inference_mode()
+    def _to_video(
+        self, obj: _TrackedObject, obj_id: int, frame_idx: int, result: ObjectMask
+    ) -> TrackedFrame:
+        score = float(result.object_score)
+        height, width = self.frames.height, self.frames.width
+        if score <= 0:
+            mask = np.zeros((height, width), dtype=bool)
+        else:
+            mask = (logits_to_size(result.low_res_logits, height, width)[0, 0] > 0).cpu().numpy()
+        return TrackedFrame(
+            frame_idx, obj_id, mask, score, score <= 0, frame_idx in obj.prompts,
+            result.low_res_logits,
+        )  # fmt: skip
+
+    def _choose(self, objects: Sequence[int] | None, direction: str) -> tuple[int, ...]:
+        if objects is not None:
+            for obj_id in objects:
+                self._object(obj_id)
+            chosen = tuple(objects)
+        else:
+            changed = tuple(i for i, obj in self._objects.items() if direction in obj.stale)
+            chosen = changed or self.objects
+        if not chosen:
+            raise PromptError(
+                "There is nothing to track yet; add a click, a box or a mask for an object first."
+            )
+        return chosen
+
+    def _object(self, obj_id: int) -> _TrackedObject:
+        obj = self._objects.get(obj_id)
+        if obj is None:
+            known = ", ".join(map(str, self._objects)) or "none"
+            raise PromptError(f"There is no object {obj_id}; objects so far: {known}.")
+        return obj
+
+    def _check(self, prompt: Prompt) -> None:
+        self._check_frame(prompt.frame_idx)
+        prompt.check_inside(self.frames.width, self.frames.height)
+
+    def _check_frame(self, frame_idx: int) -> None:
+        if not 0 <= frame_idx < len(self.frames):
+            raise PromptError(
+                f"Frame {frame_idx} does not exist; {self.frames.identity.source} has frames 0 to "
+                f"{len(self.frames) - 1}."
+            )
+
+
+class _FeatureCache:
+    """Encoded frames, the least recently used dropped first, within a byte budget."""
+
+    def __init__(self, model: EdgeTAM, frames: Frames, max_bytes: int) -> None:
+        self._model, self._frames, self._max_bytes = model, frames, max_bytes
+        self._entries: OrderedDict[int, ImageFeatures] = OrderedDict()
+        self._bytes = 0
+
+    @torch.inference_mode()
+    def of(self, frame_idx: int, pixels: np.ndarray | None = None) -> ImageFeatures:
+        """Features of a frame; `pixels` if the caller has decoded it already."""
+        features = self._entries.get(frame_idx)
+        if features is not None:
+            self._entries.move_to_end(frame_idx)
+            return features
+        if pixels is None:
+            pixels = self._frames[frame_idx]
+        size = self._model.config.image_size
+        features = self._model.encode_image(frame_to_input(pixels, size, self._model.device))
+        self._entries[frame_idx] = features
+        self._bytes += features.num_bytes
+        while self._bytes > self._max_bytes and len(self._entries) > 1:
+            self._bytes -= self._entries.popitem(last=False)[1].num_bytes
+        return features
+
+
+def _extends(prompt: Prompt, earlier: Prompt) -> bool:
+    """Whether `prompt` says all that `earlier` said, and then more clicks."""
+    return (
+        prompt.mask is None
+        and earlier.box == prompt.box
+        and len(prompt.clicks) > len(earlier.clicks)
+        and prompt.clicks[: len(earlier.clicks)] == earlier.clicks
+    )
