@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from edgetam_label.errors import MediaError, UsageError
 
@@ -17,7 +17,16 @@ IMAGE_SUFFIXES = frozenset(
 MAX_PIXELS = 89_478_485  # Pillow's own line between a large picture and a decompression bomb
 
 _EXIF_ORIENTATION = 0x0112
-_EXIF_TRANSPOSED = frozenset({5, 6, 7, 8})
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # what undoes each EXIF orientation (Exif 2.3, tag 0x0112)
+_SIDES_SWAPPED = frozenset({5, 6, 7, 8})
 
 
 def is_image(path: Path) -> bool:
@@ -69,11 +78,19 @@ def _too_large(path: Path) -> str:
     return f"{path} has more than {MAX_PIXELS:,} pixels; scale it down before labelling."
 
 
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1..8 from the header; 1 where there is none."""
+    # Asked for the EXIF of a PNG that has none, Pillow decodes the whole picture to look behind it.
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """(width, height) after EXIF orientation, from the header alone. Raises MediaError."""
     with _open(path) as image:
-        transposed = image.getexif().get(_EXIF_ORIENTATION) in _EXIF_TRANSPOSED
-        return (image.height, image.width) if transposed else (image.width, image.height)
+        swapped = _orientation(image) in _SIDES_SWAPPED
+        return (image.height, image.width) if swapped else (image.width, image.height)
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -83,8 +100,9 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """
     with _open(path) as image:
         try:
+            turn = _UPRIGHT.get(_orientation(image))
             image.load()
-            return _to_rgb(image, path)
+            return _to_rgb(image if turn is None else image.transpose(turn), path)
         except (OSError, SyntaxError, ValueError) as error:
             raise MediaError(
                 f"{path} is damaged ({error}); copy it again from its source."
@@ -96,12 +114,11 @@ def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
         raise MediaError(
             f"{path} has 32-bit samples (mode {image.mode}); save it with 8 or 16 bits per channel."
         )
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I;16"):
+    if image.mode.startswith("I;16"):
         # Pillow clips 16-bit grey when it converts; the high byte is the 8-bit value.
-        grey = (np.asarray(upright).astype(np.uint16) >> 8).astype(np.uint8)
+        grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
-    return np.array(upright.convert("RGB"), dtype=np.uint8)
+    return np.array(image.convert("RGB"), dtype=np.uint8)
 
 
 def check_array(image: NDArray[np.uint8], position: int) -> NDArray[np.uint8]:
