@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, insert, or_, select, update
 
 from edgetam_label.database import Database
 from edgetam_label.errors import UsageError
@@ -101,12 +101,14 @@ class TrackingJobs:
             values["state"] = state
             if state not in UNFINISHED:
                 values.update(owner=None, lease_until=None)
+        if next_frame is not None:
+            values["next_frame"] = int(next_frame)
         if error is not None:
             values["error"] = error
         if payload is not None:
             values["payload"] = pack_json(dict(payload))
         with self._database.write() as connection:
-            advance(connection, job_id, next_frame, **values)
+            _change(connection, [JOBS.c.id == job_id], job_id, values)
             return read_job(connection, job_id)
 
     def claim(self, job_id: str, owner: str, lease_seconds: float = 60.0) -> bool:
@@ -125,11 +127,19 @@ class TrackingJobs:
             return connection.execute(statement.values(values)).rowcount == 1
 
 
-def advance(connection: Connection, job_id: str, next_frame: int | None, **values: Any) -> None:
-    """Move a job on, inside the transaction that stores its masks."""
-    if next_frame is not None:
-        values["next_frame"] = int(next_frame)
-    statement = update(JOBS).where(JOBS.c.id == job_id).values(updated_at=now(), **values)
+def advance(connection: Connection, session_pk: int, job_id: str, next_frame: int | None) -> None:
+    """Move a session's job on, inside the transaction that stores its masks."""
+    values = {} if next_frame is None else {"next_frame": int(next_frame)}
+    _change(connection, (JOBS.c.id == job_id, JOBS.c.session_pk == session_pk), job_id, values)
+
+
+def _change(
+    connection: Connection,
+    where: Sequence[ColumnElement[bool]],
+    job_id: str,
+    values: Mapping[str, Any],
+) -> None:
+    statement = update(JOBS).where(*where).values(updated_at=now(), **values)
     if connection.execute(statement).rowcount != 1:
         raise _not_found(job_id)
 

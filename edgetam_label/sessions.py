@@ -310,7 +310,7 @@ class SessionStore:
             maker = row.model_id if model is None else model_id(connection, model)
             written = session_masks.save(connection, row.pk, batch, maker)
             if job_id is not None:
-                advance(connection, job_id, next_frame)
+                advance(connection, row.pk, job_id, next_frame)
             touch(connection, row.pk)
             return written
 
