@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import platformdirs
 from pydantic import Field, ValidationError
@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     )
 
     @classmethod
-    def load(cls, **flags: Any) -> Settings:
+    def load(cls, **flags: Any) -> Self:
         """Settings from `flags` (None means: not given), then the environment, then defaults.
 
         Raises ConfigError naming the flag or variable and the value seen.

@@ -1,0 +1,86 @@
+"""The model of a server: loaded once in the background, so that the first request never waits
+for a port, and /health can say how far it is."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgetam_label.errors import EdgeTAMLabelError
+
+from .faults import ModelLoading
+from .turnstile import Turnstile
+
+if TYPE_CHECKING:
+    from edgetam_label.modeling import EdgeTAM
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class HostState:
+    """name: "loading", "ready" or "failed". seconds: since the load began, or that it took."""
+
+    name: str
+    seconds: float
+    error: str | None = None
+
+
+class ModelHost:
+    """load: returns the model, or raises EdgeTAMLabelError. version: what Label Studio shows."""
+
+    def __init__(self, load: Callable[[], EdgeTAM], *, wait_seconds: float = 60.0) -> None:
+        self.turnstile = Turnstile()
+        self._load = load
+        self._wait = wait_seconds
+        self._began = time.monotonic()
+        self._done = threading.Event()
+        self._model: EdgeTAM | None = None
+        self._error: str | None = None
+        self._seconds = 0.0
+        self._version = "edgetam-label"
+
+    def start(self) -> None:
+        """Begin to load; returns at once."""
+        threading.Thread(target=self._run, name="load-model", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            model = self._load()
+            identity = getattr(model, "identity", None)
+            if identity is not None:
+                self._version = f"{identity.name}@{identity.checkpoint_sha256[:8]}"
+            self._model = model
+        except EdgeTAMLabelError as error:
+            self._error = str(error)
+            logger.error("the model cannot be loaded: %s", error)
+        except Exception as error:
+            self._error = f"The model cannot be loaded: {type(error).__name__}."
+            logger.exception("the model cannot be loaded")
+        finally:
+            self._seconds = time.monotonic() - self._began
+            self._done.set()
+
+    @property
+    def state(self) -> HostState:
+        if not self._done.is_set():
+            return HostState("loading", time.monotonic() - self._began)
+        return HostState("failed" if self._model is None else "ready", self._seconds, self._error)
+
+    @property
+    def version(self) -> str:
+        """Name and weights, such as "edgetam@1f2e3d4c"; settled once the model is loaded."""
+        return self._version
+
+    def model(self, timeout: float | None = None) -> EdgeTAM:
+        """The model, waited for. Raises ModelLoading where it is not there (yet)."""
+        self._done.wait(self._wait if timeout is None else timeout)
+        if self._model is None:
+            if self._error is not None:
+                raise ModelLoading(self._error)
+            raise ModelLoading("The model is still loading; ask again in a few seconds.")
+        return self._model

@@ -1,0 +1,165 @@
+"""What an annotator changed on a track, and the sparse keyframes that go back. Pure functions.
+
+The editor sends back our own keyframes among the annotator's. Which is whose is told by what was
+sent before: a keyframe that we did not send, or that was moved, is the annotator's word, and stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgetam_label.prompts import Prompt
+
+from .context import Keyframe, Size, TrackRegion, keyframe_box
+from .keyframes import BoxXYXY, sparse_keyframes
+from .timeline import Timeline
+
+ATTRIBUTE = "label_studio"
+
+
+@dataclass(frozen=True)
+class TrackState:
+    """What is kept with an object of the session: its region in Label Studio.
+
+    own: the annotator's keyframes. sent: all keyframes of the last answer.
+    """
+
+    region_id: str
+    label: str | None
+    from_name: str
+    to_name: str
+    frame_rate: float
+    frames_count: int
+    own: tuple[Keyframe, ...]
+    sent: tuple[Keyframe, ...] = ()
+
+    def to_attributes(self) -> dict[str, Any]:
+        return {
+            ATTRIBUTE: {
+                "region_id": self.region_id,
+                "label": self.label,
+                "from_name": self.from_name,
+                "to_name": self.to_name,
+                "frame_rate": self.frame_rate,
+                "frames_count": self.frames_count,
+                "own": [_pack(k) for k in self.own],
+                "sent": [_pack(k) for k in self.sent],
+            }
+        }
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, Any]) -> TrackState | None:
+        """None for an object that did not come from here."""
+        raw = attributes.get(ATTRIBUTE)
+        if not isinstance(raw, Mapping):
+            return None
+        return cls(
+            region_id=raw["region_id"],
+            label=raw["label"],
+            from_name=raw["from_name"],
+            to_name=raw["to_name"],
+            frame_rate=raw["frame_rate"],
+            frames_count=raw["frames_count"],
+            own=tuple(_unpack(k) for k in raw["own"]),
+            sent=tuple(_unpack(k) for k in raw["sent"]),
+        )
+
+
+def _pack(k: Keyframe) -> list[Any]:
+    return [k.frame, k.x, k.y, k.width, k.height, k.enabled, k.rotation]
+
+
+def _unpack(raw: Sequence[Any]) -> Keyframe:
+    return Keyframe(*raw)
+
+
+def own_keyframes(region: TrackRegion, known: TrackState | None) -> tuple[Keyframe, ...]:
+    """The annotator's keyframes among those of a region."""
+    if known is None:
+        return region.keyframes
+    sent = {k.frame: k for k in known.sent}
+    own = {k.frame: k for k in known.own}
+    found: list[Keyframe] = []
+    for keyframe in region.keyframes:
+        before, ours = own.get(keyframe.frame), sent.get(keyframe.frame)
+        untouched = ours is not None and keyframe.near(ours)
+        if before is not None and (untouched or keyframe.near(before)):
+            found.append(before)  # as it was drawn, not as the track switched it off
+        elif not untouched:
+            found.append(keyframe)
+    return tuple(found)
+
+
+def track_prompts(
+    own: Iterable[Keyframe], timeline: Timeline, size: Size, obj_id: int
+) -> tuple[Prompt, ...]:
+    """One box prompt per picture. Where two editor frames show one picture, the later counts.
+
+    Raises RequestError for a box that covers no pixel.
+    """
+    by_index = {timeline.index_of(k.frame): k for k in sorted(own, key=lambda k: k.frame)}
+    return tuple(
+        Prompt(obj_id=obj_id, frame_idx=index, box=keyframe_box(k, size))
+        for index, k in by_index.items()
+    )
+
+
+def merged_keyframes(
+    own: Sequence[Keyframe],
+    boxes: Mapping[int, BoxXYXY],
+    timeline: Timeline,
+    size: Size,
+    tolerance: float,
+) -> tuple[Keyframe, ...]:
+    """The annotator's keyframes and as few of ours as keep to the tracked boxes.
+
+    boxes: by 0-based index of the picture, pixels. tolerance: IoU, see `sparse_keyframes`.
+    """
+    pinned = {k.frame - 1: _corners(k) for k in own}
+    shown: dict[int, BoxXYXY] = {}
+    for frame in range(1, timeline.frames_count + 1):
+        box = boxes.get(timeline.index_of(frame))
+        if box is not None and not _switched_off(own, frame):
+            shown[frame - 1] = _percent(box, size)
+    sparse = sparse_keyframes(
+        shown, tolerance=tolerance, num_frames=timeline.frames_count, pinned=pinned
+    )
+    drawn = {k.frame: k for k in own}
+    return tuple(_keyframe(s.frame_idx + 1, s.box, s.enabled, drawn) for s in sparse)
+
+
+def _keyframe(frame: int, box: BoxXYXY, enabled: bool, drawn: Mapping[int, Keyframe]) -> Keyframe:
+    own = drawn.get(frame)
+    if own is not None:
+        # its box stays as drawn; that nothing follows must still be said, or it would never end
+        return Keyframe(
+            frame, own.x, own.y, own.width, own.height, own.enabled and enabled, own.rotation
+        )
+    x0, y0, x1, y1 = box
+    return Keyframe(frame, x0, y0, x1 - x0, y1 - y0, enabled)
+
+
+def _switched_off(own: Sequence[Keyframe], frame: int) -> bool:
+    """The annotator ended the object before `frame` and has not brought it back."""
+    before = [k for k in own if k.frame < frame]
+    return bool(before) and not max(before, key=lambda k: k.frame).enabled
+
+
+def _corners(keyframe: Keyframe) -> BoxXYXY:
+    return (
+        keyframe.x,
+        keyframe.y,
+        keyframe.x + max(keyframe.width, 1e-6),
+        keyframe.y + max(keyframe.height, 1e-6),
+    )
+
+
+def _percent(box: BoxXYXY, size: Size) -> BoxXYXY:
+    return (
+        box[0] * 100 / size.width,
+        box[1] * 100 / size.height,
+        box[2] * 100 / size.width,
+        box[3] * 100 / size.height,
+    )
