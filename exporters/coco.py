@@ -9,10 +9,20 @@ Kept: exact masks as run lengths (or polygons), labels, object ids (`track_id`, 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from pycocotools import mask as coco_mask
+
+from edgetam_label.errors import UsageError
+from edgetam_label.masks import RLE
+from edgetam_label.session_types import FrameMask
+
+from .coco_reading import read_videos
 from .dataset import Dataset, Video
 from .dataset_writer import DatasetWriter, StreamedFile
+from .importing import ImportedVideo, ImportOptions
+from .polygons import coco_polygons
 
 
 def export(dataset: Dataset, writer: DatasetWriter) -> None:
@@ -20,6 +30,39 @@ def export(dataset: Dataset, writer: DatasetWriter) -> None:
     for split, videos in dataset.by_split():
         with writer.open(f"annotations/instances_{split}.json") as file:
             _write_split(file, dataset, videos)
+
+
+def read(folder: Path, options: ImportOptions) -> Iterator[ImportedVideo]:
+    """The videos and single images of `annotations/instances_*.json`, or of one JSON file."""
+    for split, path in annotation_files(folder, options.split):
+        images = options.images or _images_folder(folder, split)
+        yield from read_videos(path, images)
+
+
+def annotation_files(folder: Path, split: str | None) -> list[tuple[str, Path]]:
+    """(split, file) of a COCO folder, by name. Raises UsageError if there is none."""
+    if folder.is_file():
+        return [("", folder)]
+    paths = sorted(folder.glob("annotations/*.json")) or sorted(folder.glob("*.json"))
+    found = [
+        (path.stem.removeprefix("instances_"), path)
+        for path in paths
+        if path.name != "manifest.json"
+    ]
+    chosen = [entry for entry in found if split in (None, entry[0])]
+    if not chosen:
+        known = ", ".join(name for name, _ in found) or "none"
+        raise UsageError(
+            f"{folder} holds no COCO file annotations/instances_{split or '<split>'}.json "
+            f"(splits found: {known})."
+        )
+    return chosen
+
+
+def _images_folder(folder: Path, split: str) -> Path:
+    root = folder.parent if folder.is_file() else folder
+    candidates = (root / "images" / split, root / split, root / "images", root)
+    return next((path for path in candidates if path.is_dir()), root)
 
 
 def image_path(video: Video, frame_idx: int) -> str:
@@ -56,7 +99,7 @@ def _images(videos: tuple[Video, ...]) -> Iterator[dict[str, Any]]:
                 "height": video.height,
             }
             if not video.is_still:
-                image |= {"video_id": video.id, "frame_id": frame_idx}
+                image |= {"video_id": video.id, "frame_id": video.frame_number(frame_idx)}
             yield image
 
 
@@ -69,21 +112,7 @@ def _annotations(dataset: Dataset, videos: tuple[Video, ...]) -> Iterator[dict[s
                 box = mask.rle.box
                 assert box is not None, "absent masks are not handed out"
                 annotation_id += 1
-                segmentation: Any = mask.rle.to_coco()
-                if dataset.options.polygons:
-                    from .polygons import coco_polygons
-
-                    segmentation, loss = coco_polygons(mask.rle)
-                    if not segmentation:
-                        video.refused(mask, "too small for a polygon")
-                        annotation_id -= 1
-                        continue
-                    if loss:
-                        video.converted(mask, loss)
-                    else:
-                        video.written(mask)
-                else:
-                    video.written(mask)
+                segmentation = _segmentation(video, mask, dataset.options.polygons)
                 annotation = {
                     "id": annotation_id,
                     "image_id": first_image_id + frame.position + 1,
@@ -91,7 +120,7 @@ def _annotations(dataset: Dataset, videos: tuple[Video, ...]) -> Iterator[dict[s
                     "segmentation": segmentation,
                     "area": mask.rle.area,
                     "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
-                    "iscrowd": entry.iscrowd,
+                    "iscrowd": int(bool(entry.attributes.get("iscrowd"))),
                     "track_id": entry.dataset_id,
                     "instance_id": entry.dataset_id,
                 }
@@ -101,11 +130,25 @@ def _annotations(dataset: Dataset, videos: tuple[Video, ...]) -> Iterator[dict[s
         first_image_id += len(video.frames)
 
 
+def _segmentation(video: Video, mask: FrameMask, as_polygons: bool) -> Any:
+    if not as_polygons:
+        video.written(mask)
+        return mask.rle.to_coco()
+    polygons = coco_polygons(mask.rle.decode())
+    rings = coco_mask.frPyObjects(polygons, *mask.rle.size)
+    drawn = RLE.from_coco(coco_mask.merge(rings))
+    if drawn.counts == mask.rle.counts:
+        video.written(mask)
+    else:
+        video.converted(mask, "polygon: pixels differ when pycocotools draws it")
+    return polygons
+
+
 def _video(video: Video) -> dict[str, Any]:
     return {
         "id": video.id,
         "name": video.name,
         "width": video.width,
         "height": video.height,
-        "fps": round(video.session.media.fps, 6),
+        "fps": round(video.fps, 6),
     }

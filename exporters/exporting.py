@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from edgetam_label.errors import UsageError
@@ -100,13 +100,14 @@ class _Builder:
         """The dataset, and the videos of which no frame was selected."""
         categories = self._categories(sessions)
         by_age = sorted(sessions, key=lambda s: (s.name, s.created_at, s.id))
-        names = dataset_names([session.name for session in by_age])
-        named = sorted(zip(names, by_age, strict=True), key=lambda pair: pair[0])
-        splits = self._splits(named)
+        names = dataset_names([folder_name(session) for session in by_age])
+        stems = dataset_names([still_stem(session) for session in by_age], folders=True)
+        named = sorted(zip(names, by_age, stems, strict=True), key=lambda entry: entry[0])
+        splits = self._splits({name: session for name, session, _ in named})
         videos: list[Video] = []
         empty: list[Video] = []
-        for name, session in named:
-            video = self._video(len(videos) + 1, name, splits[name], session, categories)
+        for name, session, stem in named:
+            video = self._video(len(videos) + 1, name, stem, splits[name], session, categories)
             (videos if video.frames else empty).append(video)
         if not videos:
             raise UsageError(
@@ -114,7 +115,11 @@ class _Builder:
             )
         names_of_splits = tuple(n for n, _ in self.request.split) or (self.format.default_split,)
         dataset = Dataset(
-            tuple(videos), categories.categories, self.request.options, names_of_splits
+            tuple(videos),
+            categories.categories,
+            self.request.options,
+            names_of_splits,
+            categories.explicit,
         )
         return dataset, empty
 
@@ -126,14 +131,22 @@ class _Builder:
         categories.check_covers(entry.label for entry in objects)
         return categories
 
-    def _splits(self, named: Sequence[tuple[str, LabelSession]]) -> dict[str, str]:
+    def _splits(self, named: Mapping[str, LabelSession]) -> dict[str, str]:
         if not self.request.split:
-            return {name: self.format.default_split for name, _ in named}
-        labels = {name: {entry.label for entry in session.objects} for name, session in named}
+            return dict.fromkeys(named, self.format.default_split)
+        labels = {
+            name: {entry.label for entry in session.objects} for name, session in named.items()
+        }
         return assign_splits(labels, self.request.split, self.request.seed)
 
     def _video(
-        self, number: int, name: str, split: str, session: LabelSession, categories: CategoryMap
+        self,
+        number: int,
+        name: str,
+        stem: str,
+        split: str,
+        session: LabelSession,
+        categories: CategoryMap,
     ) -> Video:
         left_out = self._left_out(session)
         objects: list[ExportedObject] = []
@@ -145,9 +158,16 @@ class _Builder:
                 continue
             dataset_id = len(objects) + 1 if self.request.options.renumber else entry.obj_id
             self.ledger.account(session.id, entry.obj_id).dataset_id = dataset_id
-            crowd = int(bool(entry.attributes.get("iscrowd")))
             objects.append(
-                ExportedObject(entry.obj_id, dataset_id, entry.label, entry.color, category, crowd)
+                ExportedObject(
+                    obj_id=entry.obj_id,
+                    dataset_id=dataset_id,
+                    label=entry.label,
+                    color=entry.color,
+                    category=category,
+                    external_id=entry.external_id,
+                    attributes=entry.attributes,
+                )
             )
         _check_ids(self.format, session, objects)
         return Video(
@@ -160,6 +180,7 @@ class _Builder:
             objects=tuple(objects),
             excluded=excluded,
             image_suffix=self.request.options.image_suffix,
+            still_stem=stem,
             source=self.store,
             ledger=self.ledger,
             tick=self.tick,
@@ -180,6 +201,21 @@ class _Builder:
             if reason is not None:
                 reasons[frame_idx] = reason
         return reasons
+
+
+def folder_name(session: LabelSession) -> str:
+    """A session's name; without the suffix where it is merely the name of the media file."""
+    is_file_name = session.name == PurePath(session.media.source).name
+    return PurePath(session.name).stem if is_file_name else session.name
+
+
+def still_stem(session: LabelSession) -> str:
+    """Where a single image lies below the images, without suffix; imported ones keep folders."""
+    names = session.media.names
+    imported = names[0] if names else ""
+    if session.media.kind == "image" and PurePosixPath(imported).stem == folder_name(session):
+        return str(PurePosixPath(imported).with_suffix(""))
+    return folder_name(session).replace("/", "_")
 
 
 def _check_ids(entry: Format, session: LabelSession, objects: Sequence[ExportedObject]) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+
+from edgetam_label.errors import ExportError
+from edgetam_label.masks import RLE
+from edgetam_label.session_types import FrameMask
 
 from .dataset import ExportOptions, FrameOfMasks, Video
-
-if TYPE_CHECKING:
-    from edgetam_label.session_types import FrameMask
 
 POLICIES = ("highest-id", "score", "z-order")
 IdMap = NDArray[np.uint16]
@@ -30,16 +32,10 @@ def compose(
     missing from the areas. Tells the video's ledger of each mask whether it is written whole, cut,
     or hidden altogether.
     """
-    ids: IdMap = np.zeros((video.height, video.width), dtype=np.uint16)
-    value_of = {
-        mask.obj_id: values.get(mask.obj_id, video.by_obj_id[mask.obj_id].dataset_id)
-        for mask in frame.masks
-    }
-    for mask in draw_order(video, frame, options):
-        ids[mask.rle.decode()] = value_of[mask.obj_id]
+    ids = draw(video, frame, options, values)
     areas: dict[int, int] = {}
     for mask in frame.masks:
-        area = int(np.count_nonzero(ids == value_of[mask.obj_id]))
+        area = int(np.count_nonzero(ids == _value(video, mask, values)))
         if area == mask.rle.area:
             video.written(mask)
         elif area:
@@ -51,6 +47,20 @@ def compose(
         if area:
             areas[mask.obj_id] = area
     return ids, areas
+
+
+def draw(
+    video: Video, frame: FrameOfMasks, options: ExportOptions, values: Mapping[int, int]
+) -> IdMap:
+    """The (H, W) map of object ids of one frame, unaccounted."""
+    ids: IdMap = np.zeros((video.height, video.width), dtype=np.uint16)
+    for mask in draw_order(video, frame, options):
+        ids[mask.rle.decode()] = _value(video, mask, values)
+    return ids
+
+
+def _value(video: Video, mask: FrameMask, values: Mapping[int, int]) -> int:
+    return values.get(mask.obj_id, video.by_obj_id[mask.obj_id].dataset_id)
 
 
 def draw_order(video: Video, frame: FrameOfMasks, options: ExportOptions) -> list[FrameMask]:
@@ -66,3 +76,31 @@ def draw_order(video: Video, frame: FrameOfMasks, options: ExportOptions) -> lis
         return 0, mask.obj_id
 
     return sorted(frame.masks, key=key)
+
+
+def read_id_map(path: Path) -> NDArray[np.uint16]:
+    """The pixel values (H, W) of a palette, 8-bit or 16-bit grey PNG.
+
+    Raises ExportError naming the file if it is damaged or holds colours in place of ids.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("P", "L", "I;16", "I"):
+                raise ExportError(
+                    f"{path} holds colours (mode {image.mode}), not object ids; "
+                    "convert it to a palette PNG whose indices are the ids."
+                )
+            return np.asarray(image).astype(np.uint16)
+    except (OSError, SyntaxError) as error:
+        raise ExportError(f"{path} cannot be read as a PNG: {error}.") from error
+
+
+def masks_of_id_map(
+    ids: NDArray[np.uint16], frame_idx: int, obj_ids: Mapping[int, int]
+) -> Iterator[FrameMask]:
+    """An approved mask for every object: `obj_ids` maps pixel value to obj_id.
+
+    The frame is annotated, so an object without a pixel is approved to be absent there.
+    """
+    for value, obj_id in obj_ids.items():
+        yield FrameMask(obj_id, frame_idx, RLE.encode(ids == value), status="approved")

@@ -120,15 +120,17 @@ def _need(lacking: Mapping[str, float], wanted: float, label: str | None) -> tup
     return (round(lacking[label], 9) if label is not None else 0.0, round(wanted, 9))
 
 
-def dataset_names(names: Sequence[str]) -> list[str]:
+def dataset_names(names: Sequence[str], *, folders: bool = False) -> list[str]:
     """File-system names for videos, in order: unique even without regard to case.
 
     Letters of every script stay; separators and characters that Windows refuses become "_".
+    folders: "/" separates folders and stays.
     """
     taken: set[str] = set()
     result = []
     for name in names:
-        base = safe_name(name)
+        parts = name.split("/") if folders else [name]
+        base = "/".join(safe_name(part) for part in parts)
         candidate, number = base, 2
         while candidate.casefold() in taken:
             candidate, number = f"{base}-{number}", number + 1
