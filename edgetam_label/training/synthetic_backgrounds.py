@@ -1,6 +1,8 @@
-"""Backgrounds: photographs, rooms, landscapes, patchworks and clutter. Nothing in them has an id."""
+"""Backgrounds: photographs, rooms, landscapes, patchworks, clutter; nothing there has an id."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,7 +12,7 @@ from edgetam_label.training.synthetic_objects import Workshop
 from edgetam_label.training.synthetic_shapes import polygon, smooth_blob, superellipse, turn
 from edgetam_label.training.synthetic_textures import Material
 
-Image = NDArray[np.uint8]
+Image = NDArray[Any]  # uint8; OpenCV declares its results less closely
 _KINDS = ("photo", "room", "outdoor", "patchwork", "clutter", "plain")
 _SHARES = (0.2, 0.22, 0.26, 0.1, 0.17, 0.05)
 
@@ -48,7 +50,7 @@ def _photograph(shop: Workshop, height: int, width: int) -> Image:
     images = shop.textures.photographs.images
     photo = images[int(rng.integers(len(images)))]
     rows, columns = photo.shape[:2]
-    part = rng.uniform(0.35, 1.0)
+    part = rng.uniform(0.22, 0.75)
     scale = part * min(columns / width, rows / height)
     angle = rng.normal(0, 0.12)
     mirror = -1.0 if rng.random() < 0.5 else 1.0

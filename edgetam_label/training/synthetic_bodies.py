@@ -12,6 +12,7 @@ from edgetam_label.training.synthetic_shapes import (
     Shape,
     capsule,
     ellipse,
+    roughen,
     smooth_blob,
     superellipse,
     turn,
@@ -20,11 +21,17 @@ from edgetam_label.training.synthetic_sprites import Sprite
 from edgetam_label.training.synthetic_textures import Material
 
 _SKIN = ((236, 188, 160), (205, 150, 118), (160, 105, 75), (105, 68, 48), (70, 45, 34))
+_COATS = (
+    (150, 105, 65), (85, 58, 40), (40, 34, 32), (205, 195, 180), (190, 150, 100), (120, 112, 105)
+)  # fmt: skip
 _HAIR = ((30, 22, 18), (75, 48, 28), (150, 110, 60), (120, 118, 115), (210, 180, 120))
 
 
+Layers = list[tuple[Shape, Material, float]]  # outline, material, bump; bottom first
+
+
 @dataclass
-class _Rig:
+class Rig:
     """Bones and sprites while a body is being put together."""
 
     shop: Workshop
@@ -34,6 +41,8 @@ class _Rig:
     bones: list[int] = field(default_factory=list)
     depth: list[int] = field(default_factory=list)
     parts: int = 0
+    shaggy: float = 0.0  # how far outlines fray, in object units
+    round: float = 1.0  # how strongly each limb is modelled by light
 
     def bone(
         self,
@@ -51,7 +60,7 @@ class _Rig:
     def skin(
         self,
         bone: int,
-        layers: list[tuple[Shape, Material, float]],
+        layers: Layers,
         depth: int,
         *,
         own: bool = True,
@@ -65,7 +74,10 @@ class _Rig:
         for index, (shape, material, bump) in enumerate(layers):
             if own or index:
                 self.parts += 1
-            canvas.paint(shape, material, self.shop.light, part=max(self.parts, 1), bump=bump)
+            if self.shaggy > 0:
+                shape = [roughen(self.shop.rng, contour, self.shaggy) for contour in shape]
+            part = max(self.parts, 1)
+            canvas.paint(shape, material, self.shop.light, part=part, bump=bump * self.round)
         self.sprites.append(canvas.finish())
         self.bones.append(bone)
         self.depth.append(depth)
@@ -83,14 +95,15 @@ class _Rig:
 
 def person(shop: Workshop) -> Thing:
     """Head, torso, arms and legs in clothes; walking, standing, sitting or reaching."""
-    rng, rig = shop.rng, _Rig(shop)
+    rng = shop.rng
+    rig = Rig(shop, round=float(rng.uniform(0.2, 0.9)))
     skin = shop.tone(*_SKIN[int(rng.integers(len(_SKIN)))])
     hair = shop.tone(*_HAIR[int(rng.integers(len(_HAIR)))])
     shirt, trousers = shop.material(), shop.material()
     if rng.random() < 0.2:
         trousers = shirt
     shoe = shop.tone(*rng.choice([[30, 28, 28], [220, 220, 215], [110, 70, 40]]))
-    stout, profile = rng.uniform(0.8, 1.5), rng.random() < 0.5
+    stout, profile = rng.uniform(0.85, 1.75), rng.random() < 0.5
     stride = rng.choice([0.08, 0.35, 0.6])
     lean = rng.normal(0, 0.15) + (0.15 if stride > 0.5 else 0)
     half = (0.13 if profile else 0.2) * stout
@@ -100,7 +113,7 @@ def person(shop: Workshop) -> Thing:
     root = rig.bone(-1, (0, 0.1), -np.pi / 2 + lean, 0.03)
     torso: Contour = capsule(half * rng.uniform(0.8, 1), half * 0.85, 0.48, 0, 16)
     torso[:, 1] *= 1 + 0.12 * np.sin(np.clip(torso[:, 0] / 0.5, 0, 1) * np.pi)
-    layers: list[tuple[Shape, Material, float]] = [([torso], shirt, 0.8)]
+    layers: Layers = [([torso], shirt, 0.8)]
     if rng.random() < 0.25:  # a print or an open jacket
         layers.append(([superellipse(0.12, half * 0.5, 4, (0.3, 0))], shop.material(), 0.1))
     rig.skin(root, layers, 5)
@@ -132,7 +145,7 @@ def person(shop: Workshop) -> Thing:
 
     neck = rig.bone(root, (0.53, 0), rng.normal(0, 0.15) - lean * 0.5, 0.08, rng.uniform(0, 6))
     size = rng.uniform(0.1, 0.135)
-    head: list[tuple[Shape, Material, float]] = [
+    head: Layers = [
         ([capsule(0.055, 0.05, 0.15)], skin, 0.6),
         ([ellipse(size * 1.25, size, (0.2, 0))], skin, 0.9),
     ]
@@ -188,7 +201,7 @@ def person(shop: Workshop) -> Thing:
             opposite,
         )
         cloth = shirt if long_sleeve else skin
-        hand: list[tuple[Shape, Material, float]] = [
+        hand: Layers = [
             ([capsule(thick * 0.8, thick * 0.6, 0.24)], cloth, 0.8),
             ([ellipse(0.055, 0.042, (0.28, 0))], skin, 0.8),
         ]
@@ -211,7 +224,7 @@ def person(shop: Workshop) -> Thing:
             stride * (0.7 if profile else 0.1),
             opposite - 1,
         )
-        leg: list[tuple[Shape, Material, float]] = [
+        leg: Layers = [
             ([capsule(thick * 1.05, thick * 0.7, 0.38)], skin if short_legs else trousers, 0.8)
         ]
         leg.append(
@@ -233,17 +246,20 @@ def person(shop: Workshop) -> Thing:
 
 def quadruped(shop: Workshop) -> Thing:
     """A dog, horse, cow or deer from the side: one coat over body, neck, head, legs and tail."""
-    rng, rig = shop.rng, _Rig(shop)
-    coat = shop.material(
-        kind=None if rng.random() < 0.5 else ("fur" if "fur" in shop.textures.fields else None)
-    )
+    rng = shop.rng
+    shaggy = float(rng.uniform(0.004, 0.02)) if rng.random() < 0.5 else 0.0
+    rig = Rig(shop, shaggy=shaggy, round=float(rng.uniform(0.05, 0.65)))
+    natural = np.asarray(_COATS[int(rng.integers(len(_COATS)))], np.float32)
+    natural = natural * float(rng.uniform(0.7, 1.15)) if rng.random() < 0.7 else None
+    fur = "fur" if "fur" in shop.textures.fields and rng.random() < 0.4 else None
+    coat = shop.material(natural, kind=fur)
     second = shop.material(base=None) if rng.random() < 0.4 else coat
     length, girth = rng.uniform(0.7, 1.0), rng.uniform(0.15, 0.28)
     leg_length, neck_length = rng.uniform(0.3, 0.7), rng.uniform(0.12, 0.5)
     stride, beat = rng.choice([0.06, 0.35, 0.6]), rng.uniform(0, 6.28)
     body = rig.bone(-1, (-length / 2, -0.1), rng.normal(0, 0.06), 0.04, beat)
     trunk = capsule(girth, girth * rng.uniform(0.75, 1.15), length, rng.normal(0, 0.04), 16)
-    layers: list[tuple[Shape, Material, float]] = [([trunk], coat, 0.9)]
+    layers: Layers = [([trunk], coat, 0.9)]
     for _ in range(int(rng.choice([0, 0, 1, 3]))):
         spot = turn(
             smooth_blob(rng),
@@ -262,7 +278,7 @@ def quadruped(shop: Workshop) -> Thing:
         rng.choice([-1.9, 2.2]),
         (-skull * 0.3, -skull * 0.7),
     )
-    face: list[tuple[Shape, Material, float]] = [
+    face: Layers = [
         ([turn(ear, 0, (0.05, 0))], second, 0.5),
         ([capsule(skull * 0.9, skull * 0.5, snout)], coat, 0.9),
         ([ellipse(skull, skull * 0.95)], coat, 0.9),
@@ -322,9 +338,7 @@ def quadruped(shop: Workshop) -> Thing:
         lower = rig.bone(
             upper, (leg_length * 0.55, 0), 0.1 if front else -0.25, stride * 0.8, phase - 1
         )
-        shin: list[tuple[Shape, Material, float]] = [
-            ([capsule(thick * 0.7, thick * 0.45, leg_length * 0.5)], sock, 0.8)
-        ]
+        shin: Layers = [([capsule(thick * 0.7, thick * 0.45, leg_length * 0.5)], sock, 0.8)]
         shin.append(
             (
                 [
@@ -344,7 +358,7 @@ def quadruped(shop: Workshop) -> Thing:
 
 def face(shop: Workshop) -> Thing:
     """An animal or a person from the front: head on a body, eyes, nose, ears."""
-    rng, rig = shop.rng, _Rig(shop)
+    rng, rig = shop.rng, Rig(shop)
     human = rng.random() < 0.5
     coat = shop.tone(*_SKIN[int(rng.integers(len(_SKIN)))]) if human else shop.material()
     second = shop.material()
@@ -364,7 +378,7 @@ def face(shop: Workshop) -> Thing:
     size = rng.uniform(0.32, 0.45)
     tall = size * (1.3 if human else rng.uniform(0.85, 1.1))
     hair = shop.tone(*_HAIR[int(rng.integers(len(_HAIR)))]) if human else coat
-    layers: list[tuple[Shape, Material, float]] = [([capsule(0.2, 0.16, 0.3)], coat, 0.7)]
+    layers: Layers = [([capsule(0.2, 0.16, 0.3)], coat, 0.7)]
     for y in (-0.75 * size, 0.75 * size):
         if not human:
             ear = turn(
@@ -403,7 +417,7 @@ def face(shop: Workshop) -> Thing:
 
 def car(shop: Workshop) -> Thing:
     """A car, van or lorry from the side or the back, with turning wheels."""
-    rng, rig = shop.rng, _Rig(shop)
+    rng, rig = shop.rng, Rig(shop)
     paint, glass = (
         shop.material(kind="plain" if rng.random() < 0.7 else None),
         shop.tone(55, 65, 75),
@@ -412,7 +426,7 @@ def car(shop: Workshop) -> Thing:
     base = rig.bone(-1, (0, 0), 0.0, 0.01)
     if rng.random() < 0.3:  # from the back
         h = rng.uniform(0.6, 0.9)
-        layers: list[tuple[Shape, Material, float]] = [
+        layers: Layers = [
             ([superellipse(0.12, 0.2, 5, (x, h * 0.85))], black, 0.5) for x in (-0.62, 0.62)
         ]
         layers += [
@@ -450,7 +464,7 @@ def car(shop: Workshop) -> Thing:
         ],
         np.float32,
     )
-    shell: list[tuple[Shape, Material, float]] = [([body], paint, 0.45)]
+    shell: Layers = [([body], paint, 0.45)]
     start, stop = (back + 0.28 if not van else -0.8), front - 0.38
     panes = int(rng.integers(2, 4))
     for index in range(panes):
@@ -486,7 +500,7 @@ def car(shop: Workshop) -> Thing:
     size = rng.uniform(0.15, 0.21)
     for x in (-0.6, 0.62):
         wheel = rig.bone(base, (x, 0.27), 0.0, 0.0, 0.0, 1.0)
-        tyre: list[tuple[Shape, Material, float]] = [
+        tyre: Layers = [
             ([ellipse(size, size)], black, 0.3),
             ([ellipse(size * 0.62, size * 0.62)], rim, 0.3),
         ]
@@ -499,7 +513,7 @@ def car(shop: Workshop) -> Thing:
 
 def bicycle(shop: Workshop) -> Thing:
     """Two open wheels and a thin frame, sometimes with a rider's saddle bag."""
-    rng, rig = shop.rng, _Rig(shop)
+    rng, rig = shop.rng, Rig(shop)
     paint, black = shop.material(kind="plain"), shop.tone(30, 30, 32)
     base = rig.bone(-1, (0, 0), 0.0, 0.01)
     size = rng.uniform(0.36, 0.42)
@@ -532,7 +546,7 @@ def bicycle(shop: Workshop) -> Thing:
         ("seat", "bar"),
         ("bar", "front"),
     )
-    layers: list[tuple[Shape, Material, float]] = []
+    layers: Layers = []
     for a, b in lines:
         start, end = np.array(joints[a]), np.array(joints[b])
         delta = end - start

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
+Image = NDArray[Any]  # uint8; OpenCV declares its results less closely
 _NOISE_SIZE = 768
 
 
@@ -28,7 +29,8 @@ class Lens:
     """One camera for a clip.
 
     table: (256, 1, 3) tone curve and white balance; blur: focus, sigma in pixels; vignette: (H, W)
-    gain x 255 or None; noise: deviation in levels; quality: JPEG 1..100 or 0; flicker: per-frame gain.
+    gain x 255 or None; noise: deviation in levels;
+    quality: JPEG 1..100 or 0; flicker: (T,) gain; half: recorded at a lower resolution.
     """
 
     table: Image

@@ -89,7 +89,7 @@ def make_track(
     fast: bool,
     leaves: bool,
 ) -> Track:
-    """A path that starts at `centre` with `radius` pixels per unit; `leaves` makes it go and return."""
+    """A path from `centre` with `radius` pixels per unit; `leaves` makes it go and return."""
     t = np.arange(num_frames, dtype=np.float64)
     size = min(height, width)
     speed = float(np.exp(rng.normal(np.log(0.012), 0.8))) * size * (2.5 if fast else 1)

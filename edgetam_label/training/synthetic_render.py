@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from edgetam_label.training.synthetic_motion import Camera, Track
 from edgetam_label.training.synthetic_objects import Thing
 
-Image = NDArray[np.uint8]
+Image = NDArray[Any]  # uint8; OpenCV declares its results less closely
 Array = NDArray[np.float64]
 
 
@@ -87,8 +88,9 @@ def draw_layer(
         numbers = cv2.warpAffine(sprite.parts, local, (c - a, d - b), flags=cv2.INTER_NEAREST)
         window = np.s_[b - y0 : d - y0, a - x0 : c - x0]
         rgba[window] = _over(piece, rgba[window])
-        solid = cv2.compare(cv2.extractChannel(piece, 3), 127, cv2.CMP_GT)
-        cv2.copyTo(numbers, solid, parts[window])
+        alpha, there = piece[..., 3], parts[window]
+        solid = (alpha > 127) | ((alpha > 0) & (there == 0))
+        cv2.copyTo(numbers, solid.view(np.uint8), there)
     layer = Layer(x0, y0, rgba, parts)
     if thing.elastic > 0 and track.scale[frame] > 12:
         layer = _ripple(placed, layer, frame, bounds)
@@ -222,10 +224,11 @@ def blend(
     clear = cv2.bitwise_not(front[..., 3])
     behind = cv2.multiply(image[window], cv2.merge([clear] * 3), scale=1 / 255)
     image[window] = cv2.add(behind, np.ascontiguousarray(front[..., :3]))
-    alpha = cv2.extractChannel(np.ascontiguousarray(layer.rgba[cut]), 3)
-    solid = cv2.compare(alpha, 127, cv2.CMP_GT)
-    cv2.copyTo(np.full_like(alpha, number), solid, ids[window])
-    cv2.copyTo(cv2.add(layer.parts[cut], float(part_offset)), solid, parts[window])
+    solid = (layer.rgba[cut][..., 3] > 127).view(np.uint8)
+    cv2.copyTo(np.full_like(solid, number), solid, ids[window])
+    # Two faint rims can add up to a solid pixel that neither part owns: it goes to the first.
+    own = np.maximum(layer.parts[cut], 1) + np.uint8(part_offset)
+    cv2.copyTo(own, solid, parts[window])
 
 
 def background_frame(

@@ -73,6 +73,14 @@ def polygon(rng: Generator) -> Contour:
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).astype(np.float32)
 
 
+def roughen(rng: Generator, points: Contour, amount: float) -> Contour:
+    """A hairy or leafy edge: every outline point is pushed about by up to `amount` units."""
+    following = np.roll(points, -1, axis=0)
+    dense = np.concatenate([points, (points * 2 + following) / 3, (points + following * 2) / 3], 1)
+    dense = dense.reshape(-1, 2)
+    return (dense + rng.normal(0, amount, dense.shape)).astype(np.float32)
+
+
 def turn(
     points: Contour, angle: float, at: tuple[float, float] = (0, 0), scale: float = 1.0
 ) -> Contour:

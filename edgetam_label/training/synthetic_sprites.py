@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from edgetam_label.training.synthetic_shapes import Shape
 from edgetam_label.training.synthetic_textures import Material
 
-Image = NDArray[np.uint8]
+Image = NDArray[Any]  # uint8; OpenCV declares its results less closely
 _SHIFT = 4  # sub-pixel bits of OpenCV polygon drawing
 
 
@@ -101,15 +102,9 @@ class Canvas:
         self._rgb[window] = blended
         self._alpha[window] = np.maximum(old_alpha, alpha)
         # Numbers reach a little further than the half-covered rim, so that warping leaves no gap.
-        bare = cv2.compare(self._parts[window], 0, cv2.CMP_EQ)
-        cv2.copyTo(
-            np.full_like(alpha, part),
-            cv2.bitwise_or(
-                cv2.compare(alpha, 127, cv2.CMP_GT),
-                cv2.bitwise_and(cv2.compare(alpha, 0, cv2.CMP_GT), bare),
-            ),
-            self._parts[window],
-        )
+        numbers = self._parts[window]
+        covered = (alpha > 127) | ((alpha > 0) & (numbers == 0))
+        cv2.copyTo(np.full_like(alpha, part), covered.view(np.uint8), numbers)
 
     def finish(self) -> Sprite:
         """The painting as a sprite. The colours are premultiplied already: they started at 0."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgetam_label.training.synthetic_photos import Photographs, load_photographs
 
-Image = NDArray[np.uint8]
+Image = NDArray[Any]  # uint8; OpenCV declares its results less closely
 FIELD_SIZE = 256
 FIELDS_PER_FAMILY = 12
 
@@ -92,7 +93,7 @@ class Textures:
         if kind == "photo" and not self.photographs.images:
             kind = "fractal" if "fractal" in self.fields else next(iter(self.fields))
         matrix, ones = _random_matrix(rng), np.ones(3, np.float32)
-        relief = self.soft[int(rng.integers(len(self.soft)))] if rng.random() < 0.4 else None
+        relief = self.soft[int(rng.integers(len(self.soft)))] if rng.random() < 0.55 else None
         if kind == "photo":
             images = self.photographs.images
             photo = images[int(rng.integers(len(images)))]
@@ -136,7 +137,7 @@ def random_color(rng: Generator, near: NDArray[np.float32] | None = None) -> NDA
 def make_palette(
     rng: Generator, base: NDArray[np.float32] | None = None, *, contrast: float | None = None
 ) -> Image:
-    """(256, 1, 3) uint8 RGB: two to four related colours, blended softly or in steps over the 256 grey levels."""
+    """(256, 1, 3) uint8 RGB: two to four related colours, blended softly or in steps."""
     first = base if base is not None else random_color(rng)
     spread = contrast if contrast is not None else float(rng.choice([0.15, 0.35, 0.7, 1.2]))
     count = int(rng.integers(2, 5))
@@ -214,6 +215,23 @@ def _fur(rng: Generator) -> Image:
     along, across = rng.uniform(6, 14), rng.uniform(0.7, 1.6)
     weight = np.exp(-((kx * along / 80) ** 2 + (ky * across / 80) ** 2))
     return _bend(_spectrum(rng, weight), rng, rng.uniform(4, 12))
+
+
+def _folds(rng: Generator) -> Image:
+    """Creases as in clothes: long soft ridges that wander."""
+    kx, ky = _frequencies()
+    radius = rng.uniform(2, 7)
+    weight = (
+        np.exp(-(((kx - radius) / 2.5) ** 2 + (ky / 1.8) ** 2))
+        / np.maximum(np.hypot(kx, ky), 1) ** 0.3
+    )
+    return _bend(_spectrum(rng, weight), rng, rng.uniform(5, 20))
+
+
+def _relief(rng: Generator, field: Image) -> Image:
+    """A field as brightness around 128, faint or strong."""
+    depth = rng.uniform(10, 55)
+    return (128 + depth * (field.astype(np.float32) / 127.5 - 1)).astype(np.uint8)
 
 
 def _blotch(rng: Generator) -> Image:
@@ -357,7 +375,5 @@ def load_textures(split: str) -> Textures:
     fields = {
         name: tuple(_MAKERS[name](rng) for _ in range(FIELDS_PER_FAMILY)) for name in families
     }
-    soft = tuple(
-        (104 + 48 * (_clouds(rng).astype(np.float32) / 255)).astype(np.uint8) for _ in range(8)
-    )
+    soft = tuple(_relief(rng, _clouds(rng) if index % 2 else _folds(rng)) for index in range(12))
     return Textures(fields, soft, load_photographs(split))

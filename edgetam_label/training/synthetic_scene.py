@@ -1,0 +1,214 @@
+"""What is in a synthetic scene: which things, where, how they move, the light and the camera."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from edgetam_label.training import synthetic_bodies as bodies
+from edgetam_label.training import synthetic_objects as objects
+from edgetam_label.training.synthetic_backgrounds import paint_background
+from edgetam_label.training.synthetic_cutouts import cutout
+from edgetam_label.training.synthetic_lens import Lens, make_lens
+from edgetam_label.training.synthetic_motion import Camera, make_camera, make_track
+from edgetam_label.training.synthetic_objects import Thing, Workshop
+from edgetam_label.training.synthetic_render import Placed, Shadows
+from edgetam_label.training.synthetic_shapes import HELDOUT_SHAPES, TRAIN_SHAPES
+from edgetam_label.training.synthetic_sprites import Light
+from edgetam_label.training.synthetic_textures import load_textures
+
+Split = Literal["train", "heldout"]
+Maker = Callable[[Workshop], Thing | None]
+
+#: maker -> share among the objects of a training scene
+TRAIN_MAKERS: dict[str, tuple[Maker, float]] = {
+    "person": (bodies.person, 5.0),
+    "quadruped": (bodies.quadruped, 4.0),
+    "face": (bodies.face, 1.5),
+    "car": (bodies.car, 2.0),
+    "bicycle": (bodies.bicycle, 0.5),
+    "simple": (objects.simple, 4.0),
+    "lump": (objects.lump, 3.0),
+    "ball": (objects.ball, 1.7),
+    "mug": (objects.mug, 0.7),
+    "bottle": (objects.bottle, 0.7),
+    "phone": (objects.phone, 1.3),
+    "carton": (objects.carton, 0.9),
+    "furniture": (objects.furniture, 0.8),
+    "plant": (objects.plant, 0.8),
+    "sign": (objects.sign, 0.7),
+    "rock": (objects.rock, 0.5),
+    "cutout": (cutout, 3.0),
+}
+#: `cloth`, `lamp` and `fish` are never in training; neither are the held-out outlines and photos
+HELDOUT_MAKERS: dict[str, tuple[Maker, float]] = {
+    "person": (bodies.person, 2.0),
+    "quadruped": (bodies.quadruped, 2.0),
+    "car": (bodies.car, 1.0),
+    "simple": (objects.simple, 3.0),
+    "lump": (objects.lump, 2.0),
+    "ball": (objects.ball, 1.0),
+    "cloth": (objects.cloth, 1.5),
+    "lamp": (objects.lamp, 1.5),
+    "fish": (objects.fish, 1.5),
+    "cutout": (cutout, 0.5),
+}
+_MAX_PARTS = 240  # part numbers fit a byte
+_PAN_ROOM = 1.45  # how much larger than the frame the background of a moving clip is
+
+
+@dataclass(frozen=True)
+class Scene:
+    """background: (h, w, 3), no smaller than the frame; placed: back to front; shutter: 0..1."""
+
+    background: NDArray[np.uint8]
+    placed: tuple[Placed, ...]
+    camera: Camera
+    shadows: Shadows
+    lens: Lens
+    shutter: float
+
+
+@dataclass(frozen=True)
+class _Set:
+    """What the placing of things needs to know."""
+
+    rng: Generator
+    height: int
+    width: int
+    num_frames: int
+    split: Split
+    light: Light
+    background: NDArray[np.uint8]
+
+    @property
+    def size(self) -> int:
+        return min(self.height, self.width)
+
+
+def make_scene(
+    rng: Generator, height: int, width: int, num_frames: int, split: Split, max_objects: int
+) -> Scene:
+    """A random scene for frames of height x width pixels."""
+    size = min(height, width)
+    light = _make_light(rng)
+    shapes = TRAIN_SHAPES if split == "train" else HELDOUT_SHAPES
+    shop = Workshop(rng, load_textures(split), light, shapes, size * 0.25, None)
+    margin = 1.0 if num_frames == 1 else _PAN_ROOM
+    background = paint_background(shop, int(height * margin), int(width * margin))
+    if rng.random() < 0.4:  # out of focus
+        background = cv2.GaussianBlur(background, (0, 0), float(rng.uniform(0.004, 0.018)) * size)
+    stage = _Set(rng, height, width, num_frames, split, light, background)
+    placed = _place_things(stage, max_objects)
+    strength = float(rng.uniform(0.15, 0.65)) if rng.random() < 0.75 else 0.0
+    reach = float(rng.uniform(0.03, 0.35))
+    shift = (float(-light.direction[0]) * reach, float(-light.direction[1]) * reach)
+    shadows = Shadows(strength, shift, float(rng.uniform(0.03, 0.2)))
+    camera = make_camera(rng, height, width, num_frames)
+    lens = make_lens(rng, height, width, num_frames)
+    shutter = float(rng.uniform(0.2, 0.8)) if rng.random() < 0.5 else 0.0
+    return Scene(background, placed, camera, shadows, lens, shutter)
+
+
+def _make_light(rng: Generator) -> Light:
+    angle, tilt = rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 1.2)
+    across = np.cos(tilt)
+    direction = [np.cos(angle) * across, -abs(np.sin(angle)) * across, np.sin(tilt)]
+    specular = float(rng.uniform(0, 0.7)) if rng.random() < 0.4 else 0.0
+    return Light(np.array(direction, np.float32), float(rng.uniform(0.3, 0.75)), specular)
+
+
+def _place_things(stage: _Set, max_objects: int) -> tuple[Placed, ...]:
+    """One large thing with company, or several small ones; sometimes twins of each other."""
+    rng = stage.rng
+    dominant = rng.random() < 0.68
+    count = int(rng.choice([1, 1, 2, 2, 3, 4, 5])) if dominant else int(rng.integers(2, 8))
+    placed: list[Placed] = []
+    things: list[tuple[Thing, float]] = []
+    offset = 0
+    for index in range(min(count, max_objects)):
+        main = index == 0
+        radius = float(np.exp(rng.uniform(np.log(0.06), np.log(0.28))))
+        if main and dominant:
+            radius = float(rng.uniform(0.2, 0.55))
+        centre = _centre(stage, main)
+        if not main and rng.random() < 0.25:
+            thing, other = things[int(rng.integers(len(things)))]
+            radius = other * float(np.exp(rng.normal(0, 0.2)))
+        else:
+            thing = _make_thing(stage, centre, radius)
+        if offset + thing.num_parts > _MAX_PARTS:
+            break
+        things.append((thing, radius))
+        placed.append(_set_going(stage, thing, centre, radius, offset, main))
+        offset += thing.num_parts
+    return _stack(rng, placed, dominant)
+
+
+def _centre(stage: _Set, main: bool) -> tuple[float, float]:
+    if main:
+        x, y = np.clip(stage.rng.normal(0.5, 0.15, 2), 0.15, 0.85)
+    else:
+        x, y = stage.rng.uniform(0.02, 0.98, 2)
+    return float(x * stage.width), float(y * stage.height)
+
+
+def _make_thing(stage: _Set, centre: tuple[float, float], radius: float) -> Thing:
+    rng = stage.rng
+    hide = None
+    if rng.random() < 0.3:
+        rows, columns = stage.background.shape[:2]
+        row = int(np.clip(centre[1] / stage.height, 0, 0.99) * rows)
+        column = int(np.clip(centre[0] / stage.width, 0, 0.99) * columns)
+        hide = stage.background[row, column].astype(np.float32)
+    train = stage.split == "train"
+    makers = TRAIN_MAKERS if train else HELDOUT_MAKERS
+    shapes = TRAIN_SHAPES if train else HELDOUT_SHAPES
+    names = tuple(makers)
+    shares = np.array([makers[name][1] for name in names])
+    maker = makers[names[int(rng.choice(len(names), p=shares / shares.sum()))]][0]
+    resolution = max(radius * stage.size * 1.05, 6.0)
+    shop = Workshop(rng, load_textures(stage.split), stage.light, shapes, resolution, hide)
+    return maker(shop) or objects.simple(shop)
+
+
+def _set_going(
+    stage: _Set,
+    thing: Thing,
+    centre: tuple[float, float],
+    radius: float,
+    part_offset: int,
+    main: bool,
+) -> Placed:
+    rng = stage.rng
+    track = make_track(
+        rng,
+        stage.height,
+        stage.width,
+        stage.num_frames,
+        centre=centre,
+        radius=radius * stage.size,
+        stands=thing.stands,
+        fast=thing.fast,
+        leaves=stage.num_frames > 3 and rng.random() < (0.08 if main else 0.2),
+    )
+    ripple = rng.normal(0, 1, (4, 4, 2)).astype(np.float32)
+    return Placed(thing, track, part_offset, ripple, float(rng.uniform(0.2, 0.9)))
+
+
+def _stack(rng: Generator, placed: list[Placed], dominant: bool) -> tuple[Placed, ...]:
+    """Back to front: by how low things stand, as on a floor, or anyhow."""
+    order = list(rng.permutation(len(placed)))
+    if rng.random() < 0.5:
+        feet = [float(p.track.centre[0, 1] + p.track.scale[0] * p.thing.stands) for p in placed]
+        order.sort(key=lambda index: feet[index])
+    if dominant and rng.random() < 0.55:  # the main thing in front
+        order.remove(0)
+        order.append(0)
+    return tuple(placed[index] for index in order)

@@ -1,0 +1,148 @@
+"""The synthetic generator and the demo clip: truth that is true, and held-out that is held out."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from edgetam_label.demo_clip import demo_frames, render_demo_clip
+from edgetam_label.errors import UsageError
+from edgetam_label.training.clips import Clip, ClipSource, MixedClips
+from edgetam_label.training.synthetic import SyntheticClips, synthetic_clip
+from edgetam_label.training.synthetic_photos import HELDOUT_PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
+from edgetam_label.training.synthetic_scene import HELDOUT_MAKERS, TRAIN_MAKERS
+from edgetam_label.training.synthetic_shapes import HELDOUT_SHAPES, TRAIN_SHAPES
+from edgetam_label.training.synthetic_textures import load_textures
+
+
+def assert_same(a: Clip, b: Clip) -> None:
+    assert np.array_equal(a.frames, b.frames)
+    assert np.array_equal(a.ids, b.ids)
+    assert a.parts is not None and b.parts is not None and np.array_equal(a.parts, b.parts)
+
+
+@pytest.mark.parametrize("num_frames", [1, 3])
+def test_the_seed_decides_everything(num_frames: int) -> None:
+    first = synthetic_clip(11, size=96, num_frames=num_frames)
+    synthetic_clip(12, size=96)  # nothing is left behind by another clip
+    assert_same(first, synthetic_clip(11, size=96, num_frames=num_frames))
+    other = synthetic_clip(13, size=96, num_frames=num_frames)
+    assert not np.array_equal(first.frames, other.frames)
+
+
+@pytest.mark.parametrize("family", ["train", "heldout"])
+def test_ids_are_contiguous_and_every_object_is_seen(family: str) -> None:
+    for seed in range(12):
+        clip = synthetic_clip(seed, size=(80, 112), num_frames=2, texture_family=family)  # type: ignore[arg-type]
+        assert clip.frames.shape == (2, 80, 112, 3) and clip.frames.dtype == np.uint8
+        assert clip.ids.shape == (2, 80, 112)
+        assert set(np.unique(clip.ids)) - {0} == set(range(1, clip.num_objects + 1))
+        areas = clip.areas()
+        assert areas.shape == (2, clip.num_objects)
+        assert (areas.max(axis=0) >= 16).all()
+        assert areas[0].max() >= 80 * 112 // 400  # something to click on in the first frame
+        assert clip.parts is not None
+        assert ((clip.parts > 0) <= (clip.ids > 0)).all()
+        numbers = np.unique(clip.parts[clip.parts > 0])
+        assert numbers.tolist() == list(range(1, len(numbers) + 1))
+
+
+def test_each_part_lies_in_one_object() -> None:
+    for seed in range(8):
+        clip = synthetic_clip(seed, size=128)
+        assert clip.parts is not None
+        for part in range(1, int(clip.parts.max()) + 1):
+            owners = np.unique(clip.ids[clip.parts == part])
+            assert len(owners) == 1, f"part {part} of seed {seed} is in objects {owners}"
+
+
+def test_the_mask_is_where_the_object_is() -> None:
+    """Across the outline the picture changes more than it does a few pixels inside or outside."""
+    stronger = 0
+    for seed in range(30):
+        clip = synthetic_clip(seed, size=128)
+        image = clip.frames[0].astype(np.float32)
+        step = np.abs(np.diff(image, axis=1)).sum(axis=2)
+        edge = np.diff(clip.ids[0].astype(np.int16), axis=1) != 0
+        stronger += bool(step[edge].mean() > 1.5 * step[~edge].mean())
+    assert stronger >= 24
+
+
+def test_objects_move_leave_and_return() -> None:
+    moved = gone = returned = 0
+    for seed in range(24):
+        clip = synthetic_clip(seed, size=96, num_frames=8)
+        visible = clip.areas() > 8
+        for k in range(clip.num_objects):
+            seen = visible[:, k]
+            moved += bool((clip.ids[0] == k + 1)[clip.ids[-1] != k + 1].any())
+            gone += bool(seen[0] and not seen.all())
+            away = np.flatnonzero(~seen)
+            returned += bool(seen[0] and len(away) and seen[away[0] :].any())
+    assert moved > 24
+    assert gone >= 3
+    assert returned >= 1
+
+
+def test_heldout_shares_no_texture_photograph_or_outline_with_train() -> None:
+    train, heldout = load_textures("train"), load_textures("heldout")
+    assert len(heldout.fields) >= 3
+    assert not set(train.fields) & set(heldout.fields)
+    assert not set(TRAIN_PHOTOGRAPHS) & set(HELDOUT_PHOTOGRAPHS)
+    assert not set(train.photographs.names) & set(heldout.photographs.names)
+    assert not set(TRAIN_SHAPES) & set(HELDOUT_SHAPES)
+    assert len(set(HELDOUT_MAKERS) - set(TRAIN_MAKERS)) >= 3
+    same_seed = synthetic_clip(3, size=64), synthetic_clip(3, size=64, texture_family="heldout")
+    assert not np.array_equal(same_seed[0].frames, same_seed[1].frames)
+
+
+def test_a_source_is_addressed_by_number_and_survives_pickling() -> None:
+    source = SyntheticClips(seed=5, size=64, num_frames=2, length=9)
+    assert isinstance(source, ClipSource)
+    assert len(source) == 9
+    twin = pickle.loads(pickle.dumps(source))
+    assert_same(source[4], twin[4])
+    assert not np.array_equal(source[4].frames, source[5].frames)
+    assert not np.array_equal(
+        source[4].frames, SyntheticClips(seed=6, size=64, num_frames=2)[4].frames
+    )
+    with pytest.raises(IndexError):
+        source[9]
+
+
+def test_mixed_sources_keep_their_proportions() -> None:
+    still, moving = SyntheticClips(1, size=48, length=60), SyntheticClips(2, size=48, num_frames=2)
+    mixed = MixedClips((still, moving), (3.0, 1.0), seed=1)
+    lengths = [len(mixed[index]) for index in range(40)]
+    assert 4 <= lengths.count(2) <= 18
+    assert lengths == [len(mixed[index]) for index in range(40)]
+
+
+def test_the_demo_clip_tells_a_story_with_occlusion(tmp_path: Path) -> None:
+    path = tmp_path / "demo.mp4"
+    demo = render_demo_clip(path, width=320, height=180, num_frames=24)
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    rendered, ids = demo_frames(width=320, height=180, num_frames=24)
+    assert len(frames) == 24 and frames[0].shape == (180, 320, 3)
+    assert np.array_equal(ids, demo.ids)
+    error = np.abs(frames[12].astype(int) - rendered[12].astype(int)).mean()
+    assert error < 6, "the encoded video is not the rendered one"
+    assert [thing.name for thing in demo.objects] == ["dog", "ball"]
+    for thing in demo.objects:
+        x, y = thing.click
+        assert demo.mask(thing.id, 0)[int(y), int(x)]
+        assert (demo.ids == thing.id).any(axis=(1, 2)).all()
+    dog = (demo.ids == 1).sum(axis=(1, 2))
+    assert dog.min() < 0.97 * dog.max()  # the ball hides a part of it
+    assert [p.name for p in tmp_path.iterdir()] == ["demo.mp4"]
+
+
+def test_the_demo_clip_refuses_what_it_cannot_encode(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="641x360.*even"):
+        render_demo_clip(tmp_path / "demo.mp4", width=641)
+    assert not list(tmp_path.iterdir())
