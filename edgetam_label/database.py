@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,8 @@ class Database:
             return
         with self._sentences(), self._writers, self._connect() as connection:
             # The pragma frees one page a step; only executescript takes all the steps.
-            connection.connection.cursor().executescript("PRAGMA incremental_vacuum")
+            with closing(connection.connection.cursor()) as cursor:
+                cursor.executescript("PRAGMA incremental_vacuum")
 
     def close(self) -> None:
         self._engine.dispose()
@@ -127,12 +128,16 @@ class Database:
         return engine
 
     def _configure_sqlite(self, connection: Any, _record: Any) -> None:
-        # Python's driver would begin transactions by itself, and always deferred ones.
-        connection.isolation_level = None
-        connection.execute(f"PRAGMA busy_timeout = {int(self.busy_timeout * 1000)}")
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute(f"PRAGMA journal_size_limit = {_WAL_SIZE_LIMIT}")
+        try:
+            # Python's driver would begin transactions by itself, and always deferred ones.
+            connection.isolation_level = None
+            connection.execute(f"PRAGMA busy_timeout = {int(self.busy_timeout * 1000)}")
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA journal_size_limit = {_WAL_SIZE_LIMIT}")
+        except sqlite3.Error:
+            connection.close()  # the pool never gets to know it
+            raise
 
     def _prepare_file(self, path: Path) -> None:
         if path.is_dir():
@@ -154,15 +159,14 @@ class Database:
         while True:
             try:
                 # Outside a transaction, hence on the driver's own connection.
-                connection = self._engine.raw_connection()
-                try:
-                    cursor = connection.cursor()
-                    if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-                        cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
-                        cursor.execute("PRAGMA journal_mode = WAL")
-                    return
-                finally:
-                    connection.close()
+                with closing(self._engine.raw_connection()) as connection:
+                    # An open cursor would keep the file open after a failure.
+                    with closing(connection.cursor()) as cursor:
+                        cursor.execute("PRAGMA journal_mode")
+                        if cursor.fetchall()[0][0] != "wal":
+                            cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                            cursor.execute("PRAGMA journal_mode = WAL")
+                return
             except sqlite3.OperationalError as error:
                 # SQLite does not wait by itself for this switch when another process makes it.
                 if _sqlite_error(error) != "SQLITE_BUSY" or time.monotonic() > deadline:

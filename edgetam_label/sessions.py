@@ -284,6 +284,12 @@ class SessionStore:
         with self._database.read() as connection:
             return tuple(read_events(connection, session_row(connection, session_id).pk))
 
+    def history(self, session_id: str) -> tuple[PromptEvent, ...]:
+        """The events in force, oldest first: what a tracker replays."""
+        with self._database.read() as connection:
+            row = session_row(connection, session_id)
+            return tuple(path_to(read_events(connection, row.pk), row.cursor))
+
     # -- masks ------------------------------------------------------------------------------
 
     def save_masks(
