@@ -76,7 +76,9 @@ def true_iou(logits: Tensor, target: Tensor) -> Tensor:
     return torch.where(union > 0, inter / union.clamp(min=1), torch.ones_like(union))
 
 
-def mask_loss(output: DecoderOutput, eligible: Tensor, target: Tensor, weights: LossWeights) -> MaskLoss:
+def mask_loss(
+    output: DecoderOutput, eligible: Tensor, target: Tensor, weights: LossWeights
+) -> MaskLoss:
     """Loss of N prompts with M masks each.
 
     output: masks (N, M, h, w) of any resolution, upsampled bilinearly to the target's. eligible:
@@ -84,27 +86,38 @@ def mask_loss(output: DecoderOutput, eligible: Tensor, target: Tensor, weights: 
     one. target: (N, H, W) in [0, 1]; an empty one means that the object is absent: only the presence
     term learns from it, as in SAM 2.
     """
-    logits, predicted_iou = output.low_res_logits.float(), output.iou.float()
+    present = (target.amax(dim=(-2, -1)) > 0.5).float()
+    shape, iou_loss = target.new_zeros(len(target)), target.new_zeros(len(target))
+    best_iou, chosen_iou = torch.zeros_like(shape), torch.zeros_like(shape)
+    for pattern in eligible.unique(dim=0):  # at most two: single and ambiguous prompts
+        rows = (eligible == pattern).all(dim=1)
+        terms = _compare(output, rows, pattern, target, weights)
+        shape, iou_loss = (
+            shape.masked_scatter(rows, terms[0]),
+            iou_loss.masked_scatter(rows, terms[1]),
+        )
+        best_iou[rows], chosen_iou[rows] = terms[2], terms[3]
+    presence = F.binary_cross_entropy_with_logits(output.object_score[:, 0].float(), present)
+    total = (present * (shape + weights.iou * iou_loss)).sum() / present.sum().clamp(min=1)
+    return MaskLoss(total + weights.presence * presence, best_iou, chosen_iou, present > 0)
+
+
+def _compare(
+    output: DecoderOutput, rows: Tensor, pattern: Tensor, target: Tensor, weights: LossWeights
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Mask loss, IoU loss, best and chosen IoU of the prompts `rows` whose masks `pattern` count."""
+    logits = output.low_res_logits[rows][:, pattern].float()
+    predicted_iou = output.iou[rows][:, pattern].float()
     if logits.shape[-2:] != target.shape[-2:]:
         logits = F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=False)
-    present = (target.amax(dim=(-2, -1)) > 0.5).float()
-    expected = target[:, None].expand_as(logits)
-    focal, dice = focal_loss(logits, expected), dice_loss(logits, expected)
-    per_mask = weights.focal * focal + weights.dice * dice
-    best_loss, best = per_mask.masked_fill(~eligible, torch.inf).min(dim=1)
+    expected = target[rows][:, None].expand_as(logits)
+    per_mask = weights.focal * focal_loss(logits, expected)
+    per_mask = per_mask + weights.dice * dice_loss(logits, expected)
+    shape, best = per_mask.min(dim=1)
+    if logits.shape[1] > 1:
+        shape = shape + weights.all_masks * per_mask.sum(dim=1)
     with torch.no_grad():
         actual = true_iou(logits, expected)
-        chosen = predicted_iou.masked_fill(~eligible, -1.0).argmax(dim=1, keepdim=True)
-        chosen_iou = actual.gather(1, chosen).squeeze(1)
-    iou_loss = ((predicted_iou - actual).abs() * eligible).sum(dim=1) / eligible.sum(dim=1)
-    ambiguous = eligible.sum(dim=1) > 1
-    shape = best_loss + weights.all_masks * ambiguous * (per_mask * eligible).sum(dim=1)
-    count = present.sum().clamp(min=1)
-    presence = F.binary_cross_entropy_with_logits(output.object_score[:, 0].float(), present)
-    total = (present * (shape + weights.iou * iou_loss)).sum() / count
-    return MaskLoss(
-        total + weights.presence * presence,
-        actual.gather(1, best[:, None]).squeeze(1),
-        chosen_iou,
-        present > 0,
-    )
+        chosen = actual.gather(1, predicted_iou.argmax(dim=1, keepdim=True))
+    iou_loss = (predicted_iou - actual).abs().mean(dim=1)
+    return shape, iou_loss, actual.gather(1, best[:, None])[:, 0], chosen[:, 0]

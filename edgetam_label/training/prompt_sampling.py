@@ -49,7 +49,9 @@ def deepest_point(mask: Mask) -> tuple[int, int]:
     return int(x), int(y)
 
 
-def sample_click(mask: Mask, rng: np.random.Generator, centre_share: float = 0.5) -> tuple[int, int]:
+def sample_click(
+    mask: Mask, rng: np.random.Generator, centre_share: float = 0.5
+) -> tuple[int, int]:
     """A first click (x, y) on a non-empty mask.
 
     With probability `centre_share` the deepest point; else a random pixel among those at least 30 %

@@ -1,0 +1,1 @@
+"""Measuring segmentation: datasets, J and F, protocols, baselines."""

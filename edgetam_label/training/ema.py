@@ -1,0 +1,41 @@
+"""Exponential moving average of a model's weights: the weights that are evaluated and shipped."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+class Ema:
+    """A shadow copy that follows a model.
+
+    Early on it follows faster, min(decay, (1 + n) / (10 + n)) after n updates, so that the random
+    start is forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay, self.updates = decay, 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move towards `model`; buffers such as batch statistics are copied."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        shadow = list(self.model.parameters())
+        torch._foreach_mul_(shadow, decay)
+        torch._foreach_add_(shadow, list(model.parameters()), alpha=1 - decay)
+        for ours, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
+            ours.copy_(theirs)
+
+    def state_dict(self) -> dict[str, Tensor | int]:
+        return {"updates": self.updates, **self.model.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
+        rest = dict(state)
+        updates = rest.pop("updates")
+        assert isinstance(updates, int)
+        self.updates = updates
+        self.model.load_state_dict(rest)

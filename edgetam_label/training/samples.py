@@ -1,0 +1,240 @@
+"""From labelled clips to training batches: crops, colour changes, object choice, prompts.
+
+A stream is a pure function of (seed, index): sample k is the same in every run, also after a resume.
+Fresh scenes enter slowly and are each shown a few times, differently cropped, because a scene costs
+more to make than to crop.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from edgetam_label.training.clips import Clip, ClipSource
+from edgetam_label.training.prompt_sampling import (
+    POSITIVE,
+    PointPrompt,
+    pad_prompts,
+    sample_box,
+    sample_click,
+)
+
+# Targets are kept at half the image's side: four times finer than a quarter-size logit map needs,
+# and a quarter of the cost of the full size.
+TARGET_STRIDE = 2
+
+
+@dataclass(frozen=True)
+class SampleSpec:
+    """What one training sample looks like.
+
+    size: side in pixels of the square, stretched training image. num_frames: length of the clip.
+    num_objects: prompts per image. click_share: first prompts that are clicks, the others are boxes.
+    part_share: samples whose objects are parts of things.
+    reuse: how often a scene is shown. window: how many scenes are in play at once.
+    """
+
+    size: int
+    num_frames: int = 1
+    num_objects: int = 3
+    click_share: float = 0.6
+    part_share: float = 0.15
+    reuse: int = 3
+    window: int = 192
+
+
+@dataclass(frozen=True)
+class Sample:
+    """frames: (T, S, S, 3) uint8. targets: (O, T, S/2, S/2) uint8, 0..255 coverage.
+
+    prompts: O first-frame prompts in pixels of S.
+    """
+
+    frames: NDArray[np.uint8]
+    targets: NDArray[np.uint8]
+    prompts: tuple[PointPrompt, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """frames: (B, T, 3, S, S) uint8. targets: (B, O, T, S/2, S/2) uint8, 0..255.
+
+    points: (B, O, N, 2) in pixels of S. labels: (B, O, N), -1 padding.
+    """
+
+    frames: Tensor
+    targets: Tensor
+    points: Tensor
+    labels: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        move = {"device": device, "non_blocking": True}
+        return Batch(
+            self.frames.to(**move),
+            self.targets.to(**move),
+            self.points.to(**move),
+            self.labels.to(**move),
+        )
+
+
+def random_window(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """A crop (x0, y0, x1, y1) of 45-100 % of the sides; its aspect is stretched to a square later.
+
+    Stretching matters: the model sees a 16:9 video squeezed to a square.
+    """
+    w = int(width * rng.uniform(0.45, 1.0) ** 0.7)
+    h = int(height * rng.uniform(0.45, 1.0) ** 0.7)
+    x0, y0 = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
+    return x0, y0, x0 + w, y0 + h
+
+
+def jitter_colours(frames: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """One brightness, contrast, saturation and channel gain for the whole (T, S, S, 3) clip."""
+    x = frames.astype(np.float32)
+    if rng.random() < 0.8:
+        grey = x.mean(axis=-1, keepdims=True)
+        saturation = 0.0 if rng.random() < 0.05 else rng.uniform(0.6, 1.4)
+        x = grey + (x - grey) * np.float32(saturation)
+        x = (x - 128) * np.float32(rng.uniform(0.7, 1.3)) + 128 + np.float32(rng.uniform(-25, 25))
+        x = x * rng.uniform(0.9, 1.1, 3).astype(np.float32)
+    return np.clip(x, 0, 255).astype(np.uint8)
+
+
+def choose_masks(
+    ids: NDArray[np.integer], count: int, rng: np.random.Generator, min_share: float = 0.002
+) -> list[NDArray[np.bool_]]:
+    """Boolean (T, H, W) masks of `count` objects visible on the first frame; empty if there is none.
+
+    Objects below `min_share` of the frame are left out; with fewer objects than `count`, some repeat.
+    """
+    values, areas = np.unique(ids[0], return_counts=True)
+    usable = [
+        int(v) for v, a in zip(values, areas, strict=True) if v > 0 and a >= min_share * ids[0].size
+    ]
+    if not usable:
+        return []
+    order = [usable[i] for i in rng.permutation(len(usable))]
+    while len(order) < count:
+        order.append(usable[int(rng.integers(len(usable)))])
+    return [ids == value for value in order[:count]]
+
+
+def sample_prompt(
+    mask: NDArray[np.bool_], click_share: float, rng: np.random.Generator
+) -> PointPrompt:
+    """A click or a jittered box on a non-empty (H, W) mask."""
+    if rng.random() < click_share:
+        x, y = sample_click(mask, rng)
+        return PointPrompt(np.array([[x, y]], np.float32), np.array([POSITIVE], np.int64))
+    return sample_box(mask, rng)
+
+
+def _pick_frames(length: int, wanted: int, rng: np.random.Generator) -> list[int]:
+    """`wanted` frame indices in order or reversed, with a random stride; the last one may repeat."""
+    stride = int(rng.integers(1, max(1, (length - 1) // max(1, wanted - 1)) + 1))
+    span = (wanted - 1) * stride + 1
+    start = int(rng.integers(0, max(1, length - span + 1)))
+    picked = [min(start + i * stride, length - 1) for i in range(wanted)]
+    return picked[::-1] if rng.random() < 0.5 else picked
+
+
+def make_sample(clip: Clip, spec: SampleSpec, rng: np.random.Generator) -> Sample | None:
+    """Crop, stretch, flip, recolour and prompt a clip; None if the crop shows no usable object."""
+    picked = _pick_frames(len(clip.frames), spec.num_frames, rng)
+    part = clip.parts is not None and rng.random() < spec.part_share
+    label_maps = clip.parts if part and clip.parts is not None else clip.ids
+    frames, ids = clip.frames[picked], label_maps[picked]
+    x0, y0, x1, y1 = random_window(*ids.shape[1:], rng)
+    frames, ids = frames[:, y0:y1, x0:x1], ids[:, y0:y1, x0:x1]
+    if rng.random() < 0.5:
+        frames, ids = frames[:, :, ::-1], ids[:, :, ::-1]
+    size = (spec.size, spec.size)
+    frames = np.stack(
+        [cv2.resize(np.ascontiguousarray(f), size, interpolation=cv2.INTER_AREA) for f in frames]
+    )
+    ids = np.stack(
+        [
+            cv2.resize(np.ascontiguousarray(i, np.uint16), size, interpolation=cv2.INTER_NEAREST)
+            for i in ids
+        ]
+    )
+    masks = choose_masks(ids, spec.num_objects, rng)
+    if not masks:
+        return None
+    half = (spec.size // TARGET_STRIDE, spec.size // TARGET_STRIDE)
+    targets = np.stack(
+        [
+            [cv2.resize(m.astype(np.uint8) * 255, half, interpolation=cv2.INTER_AREA) for m in mask]
+            for mask in masks
+        ]
+    )
+    prompts = tuple(sample_prompt(mask[0], spec.click_share, rng) for mask in masks)
+    return Sample(jitter_colours(frames, rng), targets, prompts)
+
+
+class SampleStream(Dataset[Sample]):
+    """Sample k for every k >= 0, a pure function of (seed, k).
+
+    source: the scenes; after the last one it starts over.
+    """
+
+    def __init__(
+        self, source: ClipSource, spec: SampleSpec, seed: int, length: int = 1 << 40
+    ) -> None:
+        self.source, self.spec, self.seed, self.length = source, spec, seed, length
+        self._cache: OrderedDict[int, Clip] = OrderedDict()
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Sample:
+        rng = np.random.default_rng([self.seed, index])
+        while True:
+            sample = make_sample(self._scene(index, rng), self.spec, rng)
+            if sample is not None:
+                return sample
+
+    def _scene(self, index: int, rng: np.random.Generator) -> Clip:
+        newest = index // self.spec.reuse
+        number = newest - int(rng.integers(0, min(self.spec.window, newest + 1)))
+        clip = self._cache.pop(number, None)
+        self._cache[number] = clip = (
+            self.source[number % len(self.source)] if clip is None else clip
+        )
+        while len(self._cache) > 2 * self.spec.window:
+            self._cache.popitem(last=False)
+        return clip
+
+
+class ConsecutiveBatches(Sampler[list[int]]):
+    """Sampler of the index batches from step `start` on; each of `size` processes has its share."""
+
+    def __init__(self, start: int, batch_size: int, rank: int = 0, size: int = 1) -> None:
+        self.start, self.batch_size, self.rank, self.size = start, batch_size, rank, size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        step = self.start * self.size + self.rank
+        while True:
+            yield list(range(step * self.batch_size, (step + 1) * self.batch_size))
+            step += self.size
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples of one spec."""
+    prompts = pad_prompts([p for s in samples for p in s.prompts])
+    objects = len(samples[0].prompts)
+    frames = np.stack([s.frames for s in samples]).transpose(0, 1, 4, 2, 3)
+    return Batch(
+        torch.from_numpy(np.ascontiguousarray(frames)),
+        torch.from_numpy(np.stack([s.targets for s in samples])),
+        torch.from_numpy(prompts.points).unflatten(0, (len(samples), objects)),
+        torch.from_numpy(prompts.labels).unflatten(0, (len(samples), objects)),
+    )

@@ -1,0 +1,126 @@
+"""A training run from its options: model, data, plan, validation, resume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from edgetam_label.config import ModelConfig
+from edgetam_label.errors import CheckpointError, UsageError
+from edgetam_label.modeling.edgetam import EdgeTAM
+from edgetam_label.training.clips import ClipSource, MixedClips
+from edgetam_label.training.parallel import Ranks, run_ranks
+from edgetam_label.training.plan import TrainingPlan
+from edgetam_label.training.synthetic import SyntheticClips
+from edgetam_label.training.trainer import RESUME_FILE, Trainer, TrainingData
+from edgetam_label.training.validation import Validator
+
+# Synthetic clips are made a little longer than they are trained on, so that strides vary.
+SYNTHETIC_FRAMES = 10
+FUSER_GAMMA = 0.1  # the memory encoder's blocks start at 1e-6 in SAM 2, too slow for a short run
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """All options of `edgetam-label train`; picklable, as each process starts from it.
+
+    data: folders in COCO, DAVIS or YouTube-VOS layout, mixed half and half with synthetic clips.
+    init: checkpoint to start from. resume: file of an earlier run to go on with.
+    """
+
+    config: str
+    plan: TrainingPlan
+    out: Path
+    data: tuple[Path, ...] = ()
+    init: Path | None = None
+    resume: Path | None = None
+    device: str = "cpu"
+    workers: int = 1
+    processes: int = 1
+
+    def start(self) -> None:
+        """Train; returns when the plan is done or the run was stopped. Writes `out`/model.pt too."""
+        if self.resume is None and (self.out / RESUME_FILE).exists():
+            raise UsageError(
+                f"{self.out} already holds a run; go on with --resume {self.out / RESUME_FILE}, or give "
+                "another --out."
+            )
+        run_ranks(self.processes, self)
+
+    def __call__(self, ranks: Ranks) -> None:
+        """One process's part."""
+        torch.manual_seed(self.plan.seed)
+        config = ModelConfig.load(self.config)
+        model = new_model(config)
+        if self.init is not None:
+            load_weights(model, self.init)
+        trainer = Trainer(
+            model, self.plan, self._data(config), self.out, device=self.device, workers=self.workers,
+            validate=self._validator(config), ranks=ranks,
+        )  # fmt: skip
+        if self.resume is not None:
+            trainer.resume(self.resume)
+        trainer.run()
+        if ranks.is_first:
+            write_checkpoint(trainer.ema.model, self.out / "model.pt")
+
+    def _data(self, config: ModelConfig) -> TrainingData:
+        seed, size = self.plan.seed, config.image_size
+        wide = (size, size * 3 // 2)
+        stills: ClipSource = SyntheticClips(seed, wide)
+        clips: ClipSource = SyntheticClips(seed + 1, wide, SYNTHETIC_FRAMES)
+        if self.data:
+            from edgetam_label.training.folders import open_folder
+
+            sources = [open_folder(path, size) for path in self.data]
+            shares = [1.0, *[1.0 / len(sources)] * len(sources)]
+            stills = MixedClips((stills, *[s.stills for s in sources]), tuple(shares), seed)
+            clips = MixedClips((clips, *[s.clips for s in sources]), tuple(shares), seed)
+        return TrainingData(stills, clips)
+
+    def _validator(self, config: ModelConfig) -> Validator:
+        wide = (config.image_size, config.image_size * 3 // 2)
+        return Validator(
+            SyntheticClips(900_001, wide, texture_family="heldout"),
+            SyntheticClips(900_002, wide, 8, texture_family="heldout"),
+            config.image_size,
+            self.out,
+        )
+
+
+def new_model(config: ModelConfig) -> EdgeTAM:
+    """A fresh model that learns from the first step on."""
+    model = EdgeTAM(config)
+    for layer in model.memory_encoder.fuser.layers:
+        nn.init.constant_(layer.gamma, FUSER_GAMMA)
+    return model
+
+
+def load_weights(model: EdgeTAM, path: Path) -> None:
+    """Weights of a checkpoint or of a resume file's average into `model`. Raises CheckpointError."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        weights = dict(state.get("ema") or state["model"])
+        weights.pop("updates", None)
+        model.load_state_dict({k: v.float() for k, v in weights.items()}, strict=True)
+    except (OSError, KeyError, RuntimeError, AttributeError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"Cannot start from {path}: {first_line}. Give a checkpoint of the config "
+            f"{model.config.name}."
+        ) from error
+
+
+def write_checkpoint(model: EdgeTAM, path: Path, *, half: bool = True, **meta: str | float) -> None:
+    """Write {"model", "config", "meta"} as `load_model` reads it, whole or not at all."""
+    weights = {
+        k: v.detach().cpu().half() if half and v.is_floating_point() else v.detach().cpu()
+        for k, v in model.state_dict().items()
+    }
+    temporary = path.with_name(f".{path.name}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"model": weights, "config": model.config.name, "meta": dict(meta)}, temporary)
+    temporary.replace(path)
