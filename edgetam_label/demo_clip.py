@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -31,6 +32,7 @@ from edgetam_label.training.synthetic_shapes import capsule, ellipse, superellip
 from edgetam_label.training.synthetic_sprites import Canvas, Light
 from edgetam_label.training.synthetic_textures import Material, Textures
 
+Image = NDArray[Any]  # uint8; OpenCV declares its results less closely
 _Color = tuple[float, float, float]
 _SUPERSAMPLING = 2
 _DOG, _BALL = 1, 2
@@ -110,7 +112,7 @@ def demo_frames(
     for t in range(num_frames):
         pan = 0.12 * big_w * t / max(num_frames - 1, 1)
         window = np.array([[1, 0, -pan], [0, 1, 0]], np.float64)
-        image = cv2.warpAffine(lawn, window, (big_w, big_h), flags=cv2.INTER_LINEAR)
+        image: Image = cv2.warpAffine(lawn, window, (big_w, big_h), flags=cv2.INTER_LINEAR)
         truth = np.zeros((big_h, big_w), np.uint8)
         unused = np.zeros_like(truth)
         for number, placed in cast:
@@ -168,26 +170,26 @@ def _workshop(height: int) -> Workshop:
     return Workshop(np.random.default_rng(5), textures, light, {}, height * 0.4, None)
 
 
-def _plain(color: _Color, relief: NDArray[np.uint8] | None = None) -> Material:
+def _plain(color: _Color, relief: Image | None = None) -> Material:
     matrix = np.array([[1, 0, 31], [0, 1, 17]], np.float32)
     blank = np.full((256, 256), 128, np.uint8)
     paint = np.asarray(color, np.uint8)
     return Material(blank, matrix, None, relief, np.ones(3, np.float32), paint)
 
 
-def _noise(seed: int, grain: tuple[float, float], depth: float) -> NDArray[np.uint8]:
+def _noise(seed: int, grain: tuple[float, float], depth: float) -> Image:
     """(256, 256) tileable relief around 128; `grain`: blur in x and y."""
     noise = np.random.default_rng(seed).normal(size=(256, 256))
     tiled = cv2.GaussianBlur(np.tile(noise, (3, 3)), (0, 0), sigmaX=grain[0], sigmaY=grain[1])
     middle = tiled[256:512, 256:512]
-    return np.clip(128 + depth * middle / middle.std(), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(128 + depth * middle / middle.std(), 0, 255), np.uint8)
 
 
-def _lawn(shop: Workshop, height: int, width: int) -> NDArray[np.uint8]:
+def _lawn(shop: Workshop, height: int, width: int) -> Image:
     """Sky, two rows of trees, a fence and a lawn with a path."""
     horizon = int(height * 0.42)
     ramp = np.linspace(0, 1, horizon)[:, None, None]
-    image = np.zeros((height, width, 3), np.uint8)
+    image: Image = np.zeros((height, width, 3), np.uint8)
     image[:horizon] = np.array([128, 170, 214]) * (1 - ramp) + np.array([222, 230, 232]) * ramp
     rng = np.random.default_rng(3)
     scale = height / 100
@@ -216,7 +218,7 @@ def _lawn(shop: Workshop, height: int, width: int) -> NDArray[np.uint8]:
     return image
 
 
-def _path_and_fence(image: NDArray[np.uint8], horizon: int) -> None:
+def _path_and_fence(image: Image, horizon: int) -> None:
     height, width = image.shape[:2]
     path = np.array([(0.0, 0.62), (1.0, 0.52), (1.0, 0.58), (0.0, 0.72)]) * (width, height)
     mask = np.zeros((height, width), np.uint8)

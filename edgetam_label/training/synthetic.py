@@ -7,6 +7,7 @@ Everything follows from the seed. The "heldout" family uses textures, photograph
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -112,7 +113,7 @@ def _render(scene: Scene, rng: Generator, height: int, width: int, num_frames: i
 
 
 def _number(
-    frames: NDArray[np.uint8], ids: NDArray[np.uint8], parts: NDArray[np.uint8], count: int
+    frames: NDArray[Any], ids: NDArray[Any], parts: NDArray[Any], count: int
 ) -> Clip | None:
     """Number the visible objects 1..n without gaps; None when frame 0 shows none worth a click."""
     flat = ids.reshape(len(ids), -1)
@@ -123,11 +124,16 @@ def _number(
         return None
     table = np.zeros((1, 256), np.uint8)
     table[0, kept] = np.arange(1, len(kept) + 1)
-    renumbered = cv2.LUT(flat, table).reshape(ids.shape)
+    renumbered = np.asarray(cv2.LUT(flat, table), np.uint8).reshape(ids.shape)
     used = parts.reshape(len(parts), -1)
     if len(kept) < count:  # parts of things too small to count go with them
         used = cv2.copyTo(used, renumbered.reshape(used.shape))
     numbers = np.flatnonzero(cv2.calcHist([used], [0], None, [256], [0, 256]).ravel()[1:]) + 1
     table = np.zeros((1, 256), np.uint8)
     table[0, numbers] = np.arange(1, len(numbers) + 1)
-    return Clip(frames, renumbered, cv2.LUT(used, table).reshape(parts.shape), len(kept))
+    return Clip(
+        frames,
+        renumbered,
+        np.asarray(cv2.LUT(used, table), np.uint8).reshape(parts.shape),
+        len(kept),
+    )

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetam_label.training.synthetic_cutouts import NESTING, OUTLINES
 from edgetam_label.training.synthetic_objects import Workshop
 from edgetam_label.training.synthetic_shapes import polygon, smooth_blob, superellipse, turn
-from edgetam_label.training.synthetic_textures import Material
+from edgetam_label.training.synthetic_textures import Material, make_palette
 
 Image = NDArray[Any]  # uint8; OpenCV declares its results less closely
-_KINDS = ("photo", "room", "outdoor", "patchwork", "clutter", "plain")
-_SHARES = (0.2, 0.22, 0.26, 0.1, 0.17, 0.05)
+_KINDS = ("scene", "photo", "room", "outdoor", "patchwork", "clutter", "plain")
+_SHARES = (0.08, 0.12, 0.22, 0.26, 0.1, 0.17, 0.05)
 
 
-def paint_background(shop: Workshop, height: int, width: int) -> Image:
-    """(height, width, 3) uint8 RGB picture of a place without its objects."""
+@dataclass(frozen=True)
+class Background:
+    """image: (h, w, 3) uint8 RGB; outlines: (n, 2) pixel outlines of real objects seen in it."""
+
+    image: Image
+    outlines: tuple[NDArray[np.float64], ...] = ()
+
+
+def paint_background(shop: Workshop, height: int, width: int) -> Background:
+    """A place of height x width pixels; only whole photographs have objects of their own."""
     rng = shop.rng
     kind = str(rng.choice(_KINDS, p=_SHARES))
-    if kind == "photo" and not shop.textures.photographs.images:
+    if kind in ("photo", "scene") and not shop.textures.photographs.images:
         kind = "clutter"
-    if kind == "photo":
-        image = _photograph(shop, height, width)
+    outlines: tuple[NDArray[np.float64], ...] = ()
+    if kind in ("photo", "scene"):
+        image, outlines = _photograph(shop, height, width, whole=kind == "scene")
     elif kind == "room":
         image = _room(shop, height, width)
     elif kind == "outdoor":
@@ -35,39 +46,81 @@ def paint_background(shop: Workshop, height: int, width: int) -> Image:
             _patches(shop, image, int(rng.integers(2, 6)), 0.35, 0.9)
         if kind == "clutter":
             _patches(shop, image, int(rng.integers(15, 45)), 0.03, 0.22)
-    if rng.random() < 0.7:
-        image = _uneven_light(shop, image)
-    return image
+    if kind != "scene":
+        if rng.random() < 0.7:
+            image = _uneven_light(shop, image)
+        if rng.random() < 0.6:
+            image = _grit(shop, image)
+    return Background(image, outlines)
+
+
+def _grit(shop: Workshop, image: Image) -> Image:
+    """Fine structure at the scale of pixels, which nearly all real surfaces have."""
+    rng = shop.rng
+    usual = ("fractal", "fractal", "fractal", "fur", "speckle", "crackle")
+    names = [name for name in usual if name in shop.textures.fields]
+    family = shop.textures.fields[names[int(rng.integers(len(names)))]]
+    depth = rng.uniform(0.06, 0.3)
+    ramp = np.clip(128 * (1 + depth * np.linspace(-1, 1, 256)), 0, 255).astype(np.uint8)
+    gain = cv2.LUT(family[int(rng.integers(len(family)))], ramp[None])
+    y, x = rng.integers(0, gain.shape[0], 2)
+    rows = np.arange(y, y + image.shape[0]) % gain.shape[0]
+    columns = np.arange(x, x + image.shape[1]) % gain.shape[1]
+    tiled = gain[rows][:, columns]
+    return np.asarray(cv2.multiply(image, cv2.merge([tiled] * 3), scale=1 / 128), np.uint8)
 
 
 def _coarse(shop: Workshop, width: int) -> float:
     return float(width * shop.rng.uniform(0.2, 0.7))
 
 
-def _photograph(shop: Workshop, height: int, width: int) -> Image:
-    """A whole or large part of a photograph, turned, mirrored and recoloured."""
+def _photograph(
+    shop: Workshop, height: int, width: int, *, whole: bool
+) -> tuple[Image, tuple[NDArray[np.float64], ...]]:
+    """A piece of a photograph, turned, mirrored and recoloured, with the outlines known in it."""
     rng = shop.rng
-    images = shop.textures.photographs.images
-    photo = images[int(rng.integers(len(images)))]
+    photographs = shop.textures.photographs
+    names = photographs.names
+    if whole:
+        names = tuple(n for n in names if any(file == n for file, _, _ in OUTLINES.values()))
+        names = names or photographs.names
+    name = names[int(rng.integers(len(names)))]
+    photo = photographs.images[photographs.names.index(name)]
     rows, columns = photo.shape[:2]
-    part = rng.uniform(0.22, 0.75)
+    part = rng.uniform(0.6, 1.0) if whole else rng.uniform(0.22, 0.7)
     scale = part * min(columns / width, rows / height)
     angle = rng.normal(0, 0.12)
     mirror = -1.0 if rng.random() < 0.5 else 1.0
     c, s = np.cos(angle) * scale, np.sin(angle) * scale
     room = (1 - part) / 2
-    centre = np.array(
-        [columns * rng.uniform(0.5 - room, 0.5 + room), rows * rng.uniform(0.5 - room, 0.5 + room)]
-    )
+    at = rng.uniform(0.5 - room, 0.5 + room, 2)
     linear = np.array([[mirror * c, -s], [mirror * s, c]])
-    shift = centre - linear @ np.array([width / 2, height / 2])
-    material = shop.textures.material(rng, kind="photo")
+    shift = at * (columns, rows) - linear @ np.array([width / 2, height / 2])
     matrix = np.column_stack([linear, shift]).astype(np.float32)
-    gain = material.channel_gain if photo.ndim == 3 else np.ones(3, np.float32)
-    palette = material.palette if photo.ndim == 2 else None
-    if photo.ndim == 2 and palette is None:
-        palette = shop.textures.material(rng, kind=next(iter(shop.textures.fields))).palette
-    return Material(photo, matrix, palette, None, gain).render(height, width)
+    gain, palette = np.ones(3, np.float32), None
+    if photo.ndim == 2:
+        palette = make_palette(rng, contrast=0.7)
+        if whole:
+            palette = np.repeat(np.arange(256)[:, None, None], 3, axis=2).astype(np.uint8)
+    else:
+        gain = np.asarray(rng.uniform(0.6, 1.25) * np.exp(rng.normal(0, 0.12, 3)), np.float32)
+    image = Material(photo, matrix, palette, None, gain).render(height, width)
+    if not whole:
+        return image, ()
+    chosen = [points * (columns / span) for span, points in _outlines_of(shop, name)]
+    back = np.linalg.inv(linear)
+    return image, tuple((points - shift) @ back.T for points in chosen)
+
+
+def _outlines_of(shop: Workshop, name: str) -> list[tuple[int, NDArray[np.float64]]]:
+    """Width of the drawing and outline of each object, of nested ones only one."""
+    rng = shop.rng
+    inner = rng.random() < 0.5
+    return [
+        (size[0], np.asarray(points, np.float64))
+        for key, (file, size, points) in OUTLINES.items()
+        if file == name and not (key == "cup" and inner) and not (key in NESTING and not inner)
+    ]
 
 
 def _ground(shop: Workshop, height: int, width: int, material: Material) -> Image:

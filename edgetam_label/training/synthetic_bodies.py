@@ -249,8 +249,10 @@ def quadruped(shop: Workshop) -> Thing:
     rng = shop.rng
     shaggy = float(rng.uniform(0.004, 0.02)) if rng.random() < 0.5 else 0.0
     rig = Rig(shop, shaggy=shaggy, round=float(rng.uniform(0.05, 0.65)))
-    natural = np.asarray(_COATS[int(rng.integers(len(_COATS)))], np.float32)
-    natural = natural * float(rng.uniform(0.7, 1.15)) if rng.random() < 0.7 else None
+    natural = None
+    if rng.random() < 0.7:
+        natural = np.asarray(_COATS[int(rng.integers(len(_COATS)))], np.float32)
+        natural *= np.float32(rng.uniform(0.7, 1.15))
     fur = "fur" if "fur" in shop.textures.fields and rng.random() < 0.4 else None
     coat = shop.material(natural, kind=fur)
     second = shop.material(base=None) if rng.random() < 0.4 else coat

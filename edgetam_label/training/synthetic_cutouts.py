@@ -5,6 +5,8 @@ The outlines are ours; the photographs are those of `synthetic_photos`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from edgetam_label.training.synthetic_objects import Thing, Workshop
 from edgetam_label.training.synthetic_sprites import Sprite
 
+Image = NDArray[Any]  # uint8; OpenCV declares its results less closely
 _Outline = tuple[str, tuple[int, int], tuple[tuple[int, int], ...]]
 
 #: name -> photograph, its (width, height) when the outline was drawn, and the outline in pixels
@@ -107,6 +110,10 @@ OUTLINES: dict[str, _Outline] = {
 }  # fmt: skip
 
 
+#: outlines that contain another one
+NESTING = frozenset({"cup on saucer"})
+
+
 def cutout(shop: Workshop) -> Thing | None:
     """A photographed object, recoloured, or None when no photograph of it is at hand."""
     rng, photographs = shop.rng, shop.textures.photographs
@@ -125,7 +132,7 @@ def cutout(shop: Workshop) -> Thing | None:
     small = cv2.GaussianBlur(photo, (0, 0), 0.35 / scale) if scale < 0.7 else photo
     piece = cv2.warpAffine(small, matrix, (w, h), flags=flags, borderMode=cv2.BORDER_REPLICATE)
     rgb = _recolour(shop, piece)
-    alpha = np.zeros((h, w), np.uint8)
+    alpha: Image = np.zeros((h, w), np.uint8)
     fixed = np.round((points * scale + matrix[:, 2]) * 16).astype(np.int32)
     cv2.fillPoly(alpha, [fixed], 255, cv2.LINE_AA, 4)
     alpha = cv2.GaussianBlur(alpha, (0, 0), 0.7)
@@ -144,7 +151,24 @@ def cutout(shop: Workshop) -> Thing | None:
     return Thing("cutout", (sprite,), (-1,), None, 1, elastic=float(rng.uniform(0, 1.2)))
 
 
-def _recolour(shop: Workshop, piece: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def scene_things(background: Image, outlines: tuple[NDArray[np.float64], ...]) -> list[Thing]:
+    """Things cut from the background at their own place: real objects in their real scene.
+
+    Their sprites' object units are background pixels.
+    """
+    height, width = background.shape[:2]
+    things = []
+    for outline in outlines:
+        alpha = np.zeros((height, width), np.uint8)
+        cv2.fillPoly(alpha, [np.round(outline * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
+        rgb = cv2.multiply(background, cv2.merge([alpha] * 3), scale=1 / 255)
+        parts = (alpha > 0).astype(np.uint8)
+        sprite = Sprite(np.dstack([rgb, alpha]), parts, np.eye(3))
+        things.append(Thing("scene", (sprite,), (-1,), None, 1))
+    return things
+
+
+def _recolour(shop: Workshop, piece: Image) -> Image:
     """New exposure and tint; grey photographs get a palette, colours sometimes swap channels."""
     rng = shop.rng
     if piece.ndim == 2:

@@ -64,15 +64,15 @@ class Lens:
         if self.quality:
             done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, self.quality])
             if done:
-                image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+                image = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
         return np.asarray(image, np.uint8)
 
 
 def make_lens(rng: Generator, height: int, width: int, num_frames: int) -> Lens:
     """A camera, from clean to poor."""
     levels = np.arange(256) / 255
-    gain = rng.uniform(0.75, 1.2) * np.exp(rng.normal(0, 0.06, 3))
-    curve = np.clip(levels[:, None] * gain, 0, 1) ** np.exp(rng.normal(0, 0.2))
+    gain = rng.uniform(0.8, 1.25) * np.exp(rng.normal(0, 0.06, 3))
+    curve = np.clip(levels[:, None] * gain, 0, 1) ** np.exp(rng.normal(-0.12, 0.22))
     contrast = rng.uniform(0, 0.7)
     curve = (1 - contrast) * curve + contrast * curve * curve * (3 - 2 * curve)
     haze = rng.uniform(0, 0.15) if rng.random() < 0.3 else 0.0
@@ -90,7 +90,7 @@ def make_lens(rng: Generator, height: int, width: int, num_frames: int) -> Lens:
     )
     return Lens(
         np.ascontiguousarray(table),
-        float(rng.uniform(0.3, 1.1)) if rng.random() < 0.5 else 0.0,
+        float(rng.uniform(0.3, 0.9)) if rng.random() < 0.3 else 0.0,
         vignette,
         float(rng.exponential(3.0)) if rng.random() < 0.7 else 0.0,
         int(rng.integers(30, 95)) if rng.random() < 0.5 else 0,

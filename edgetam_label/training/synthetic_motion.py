@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
+BACKGROUND_DEPTH = 0.8  # parallax factor of everything painted into the background
+
+
 @dataclass(frozen=True)
 class Track:
     """One thing through the clip; all in frame pixels and radians, one entry per frame.

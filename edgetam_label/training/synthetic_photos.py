@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -37,7 +38,7 @@ class Photographs:
     """names: file names; images: uint8, (H, W, 3) RGB or (H, W) grey, longest side at most 512."""
 
     names: tuple[str, ...]
-    images: tuple[NDArray[np.uint8], ...]
+    images: tuple[NDArray[Any], ...]
 
 
 def load_photographs(split: str) -> Photographs:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetam_label.training.synthetic_motion import Camera, Track
+from edgetam_label.training.synthetic_motion import BACKGROUND_DEPTH, Camera, Track
 from edgetam_label.training.synthetic_objects import Thing
 
 Image = NDArray[Any]  # uint8; OpenCV declares its results less closely
@@ -239,7 +239,7 @@ def background_frame(
     if (rows, columns) == (height, width):
         return background.copy()
     centre = np.array([[1, 0, -(columns - width) / 2], [0, 1, -(rows - height) / 2], [0, 0, 1]])
-    matrix = camera.matrix(frame, 0.8) @ centre
+    matrix = camera.matrix(frame, BACKGROUND_DEPTH) @ centre
     return np.asarray(
         cv2.warpAffine(
             background,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -14,9 +14,15 @@ from numpy.typing import NDArray
 from edgetam_label.training import synthetic_bodies as bodies
 from edgetam_label.training import synthetic_objects as objects
 from edgetam_label.training.synthetic_backgrounds import paint_background
-from edgetam_label.training.synthetic_cutouts import cutout
+from edgetam_label.training.synthetic_cutouts import cutout, scene_things
 from edgetam_label.training.synthetic_lens import Lens, make_lens
-from edgetam_label.training.synthetic_motion import Camera, make_camera, make_track
+from edgetam_label.training.synthetic_motion import (
+    BACKGROUND_DEPTH,
+    Camera,
+    Track,
+    make_camera,
+    make_track,
+)
 from edgetam_label.training.synthetic_objects import Thing, Workshop
 from edgetam_label.training.synthetic_render import Placed, Shadows
 from edgetam_label.training.synthetic_shapes import HELDOUT_SHAPES, TRAIN_SHAPES
@@ -67,7 +73,7 @@ _PAN_ROOM = 1.45  # how much larger than the frame the background of a moving cl
 class Scene:
     """background: (h, w, 3), no smaller than the frame; placed: back to front; shutter: 0..1."""
 
-    background: NDArray[np.uint8]
+    background: NDArray[Any]
     placed: tuple[Placed, ...]
     camera: Camera
     shadows: Shadows
@@ -85,7 +91,7 @@ class _Set:
     num_frames: int
     split: Split
     light: Light
-    background: NDArray[np.uint8]
+    background: NDArray[Any]
 
     @property
     def size(self) -> int:
@@ -101,11 +107,13 @@ def make_scene(
     shapes = TRAIN_SHAPES if split == "train" else HELDOUT_SHAPES
     shop = Workshop(rng, load_textures(split), light, shapes, size * 0.25, None)
     margin = 1.0 if num_frames == 1 else _PAN_ROOM
-    background = paint_background(shop, int(height * margin), int(width * margin))
-    if rng.random() < 0.4:  # out of focus
+    place = paint_background(shop, int(height * margin), int(width * margin))
+    background = place.image
+    if rng.random() < 0.3 and not place.outlines:  # out of focus
         background = cv2.GaussianBlur(background, (0, 0), float(rng.uniform(0.004, 0.018)) * size)
     stage = _Set(rng, height, width, num_frames, split, light, background)
-    placed = _place_things(stage, max_objects)
+    placed = _place_scene(stage, place.outlines)
+    placed += _place_things(stage, placed, max_objects)
     strength = float(rng.uniform(0.15, 0.65)) if rng.random() < 0.75 else 0.0
     reach = float(rng.uniform(0.03, 0.35))
     shift = (float(-light.direction[0]) * reach, float(-light.direction[1]) * reach)
@@ -124,15 +132,28 @@ def _make_light(rng: Generator) -> Light:
     return Light(np.array(direction, np.float32), float(rng.uniform(0.3, 0.75)), specular)
 
 
-def _place_things(stage: _Set, max_objects: int) -> tuple[Placed, ...]:
+def _place_scene(stage: _Set, outlines: tuple[NDArray[np.float64], ...]) -> tuple[Placed, ...]:
+    """The real objects of a photographed scene; they stay where the photograph has them."""
+    things = scene_things(stage.background, outlines)
+    rows, columns = stage.background.shape[:2]
+    still = np.zeros(stage.num_frames)
+    corner = np.array([-(columns - stage.width) / 2, -(rows - stage.height) / 2])
+    track = Track(still[:, None] + corner, still + 1, still, still, 1.0, BACKGROUND_DEPTH)
+    calm = np.zeros((4, 4, 2), np.float32)
+    return tuple(Placed(thing, track, index, calm, 0.0) for index, thing in enumerate(things))
+
+
+def _place_things(stage: _Set, before: tuple[Placed, ...], max_objects: int) -> tuple[Placed, ...]:
     """One large thing with company, or several small ones; sometimes twins of each other."""
     rng = stage.rng
-    dominant = rng.random() < 0.68
+    if before and rng.random() < 0.5:
+        return ()
+    dominant = rng.random() < 0.68 and not before
     count = int(rng.choice([1, 1, 2, 2, 3, 4, 5])) if dominant else int(rng.integers(2, 8))
     placed: list[Placed] = []
     things: list[tuple[Thing, float]] = []
-    offset = 0
-    for index in range(min(count, max_objects)):
+    offset = len(before)
+    for index in range(min(count, max_objects - len(before))):
         main = index == 0
         radius = float(np.exp(rng.uniform(np.log(0.06), np.log(0.28))))
         if main and dominant:

@@ -86,7 +86,7 @@ def turn(
 ) -> Contour:
     """Rotate by `angle` radians, scale and move."""
     c, s = np.cos(angle) * scale, np.sin(angle) * scale
-    return (points @ np.array([[c, s], [-s, c]]) + at).astype(np.float32)
+    return np.asarray(points @ np.array([[c, s], [-s, c]]) + at, np.float32)
 
 
 def _blob(rng: Generator) -> Shape:

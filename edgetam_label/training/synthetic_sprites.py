@@ -145,9 +145,9 @@ def shade(rgb: Image, alpha: Image, light: Light, bump: float) -> Image:
     norm = 1 / np.sqrt(gx * gx + gy * gy + 1)
     x, y, z = light.direction
     facing = np.maximum((-gx * x - gy * y + z) * norm, 0)
-    gain = (light.ambient + (1 - light.ambient) * facing * 1.25) * (0.75 + 0.25 * bump) + 0.25 * (
-        1 - bump
-    )
+    gain = (light.ambient + (1 - light.ambient) * facing / max(float(z), 0.5)) * (
+        0.75 + 0.25 * bump
+    ) + 0.25 * (1 - bump)
     if light.specular > 0:
         half = np.array([x, y, z + 1]) / np.sqrt(2 + 2 * z)
         glint = np.maximum((-gx * half[0] - gy * half[1] + half[2]) * norm, 0) ** 24

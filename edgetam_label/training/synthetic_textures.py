@@ -55,7 +55,7 @@ class Material:
         matrix = self.matrix.copy()
         matrix[:, :2] *= 100.0 / max(pixels_per_unit, 8.0)
         if self.plain is not None:
-            piece = np.empty((height, width, 3), np.uint8)
+            piece: Image = np.empty((height, width, 3), np.uint8)
             piece[:] = self.plain
         else:
             tileable = self.field.shape == (FIELD_SIZE, FIELD_SIZE)
@@ -124,14 +124,14 @@ def random_color(rng: Generator, near: NDArray[np.float32] | None = None) -> NDA
     """(3,) RGB 0..255. Mostly muted; `near` gives a neighbour of that colour (camouflage)."""
     if near is not None:
         shift = rng.normal(0, 10) + rng.normal(0, 5, 3)
-        return np.clip(near + shift, 4, 250).astype(np.float32)
+        return np.asarray(np.clip(near + shift, 4, 250), np.float32)
     hue = rng.uniform(0, 1) if rng.random() < 0.55 else rng.normal(0.09, 0.05) % 1.0
     saturation = rng.beta(1.1, 4.0) if rng.random() < 0.85 else rng.uniform(0.35, 0.9)
     value = rng.beta(1.5, 1.5) * 0.92 + 0.05
     offsets = np.array([0.0, 2 / 3, 1 / 3])
     ramp = np.clip(np.abs(((hue + offsets) % 1.0) * 6 - 3) - 1, 0, 1)
     color = value * (1 - saturation + saturation * ramp)
-    return (color * 255).astype(np.float32)
+    return np.asarray(color * 255, np.float32)
 
 
 def make_palette(
@@ -141,7 +141,7 @@ def make_palette(
     first = base if base is not None else random_color(rng)
     spread = contrast if contrast is not None else float(rng.choice([0.15, 0.35, 0.7, 1.2]))
     count = int(rng.integers(2, 5))
-    stops = [first]
+    stops: list[NDArray[Any]] = [first]
     for _ in range(count - 1):
         if spread > 0.5 and rng.random() < 0.35:
             stops.append(random_color(rng))
@@ -255,7 +255,7 @@ def _bend(field: Image, rng: Generator, amount: float) -> Image:
     return np.asarray(bent, np.uint8)
 
 
-def _nearest_seed(rng: Generator, count: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+def _nearest_seed(rng: Generator, count: int) -> tuple[Image, Image]:
     """Distance to the nearest of `count` random points and its number, on a torus."""
     points = rng.integers(0, FIELD_SIZE, (count, 2))
     blank = np.full((3 * FIELD_SIZE, 3 * FIELD_SIZE), 255, np.uint8)
@@ -375,5 +375,5 @@ def load_textures(split: str) -> Textures:
     fields = {
         name: tuple(_MAKERS[name](rng) for _ in range(FIELDS_PER_FAMILY)) for name in families
     }
-    soft = tuple(_relief(rng, _clouds(rng) if index % 2 else _folds(rng)) for index in range(12))
+    soft = tuple(_relief(rng, (_clouds, _folds, _fractal)[index % 3](rng)) for index in range(15))
     return Textures(fields, soft, load_photographs(split))
