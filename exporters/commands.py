@@ -54,6 +54,7 @@ _FORMATS = "\n".join(f"  {entry.name:<12} {entry.title}" for entry in EXPORTERS.
 @click.option("--polygons", is_flag=True, help="coco: polygons in place of run lengths.")
 @click.option("--results", is_flag=True, help="ytvis: results with scores, not ground truth.")
 @click.option("--annotations", is_flag=True, help="labelstudio: annotations, not predictions.")
+@click.option("--media-url", metavar="PREFIX", help="labelstudio: where it finds the media.")
 @db_option
 @json_option
 def export(
@@ -72,9 +73,10 @@ def export(
       edgetam-label export --format ytvos SESSION dataset/ --images jpeg --split train=0.8,val=0.2
     """
     entry = find_format(format_name)
-    for extra in ("polygons", "results", "annotations"):
+    for extra in ("polygons", "results", "annotations", "media_url"):
         if choices[extra] and extra not in entry.extras:
-            raise UsageError(f"--{extra} means nothing to format {entry.name}; leave it out.")
+            flag = extra.replace("_", "-")
+            raise UsageError(f"--{flag} means nothing to format {entry.name}; leave it out.")
     *sessions, out = paths
     if every == bool(sessions):
         raise UsageError(
@@ -162,6 +164,7 @@ def _request(
             polygons=choices["polygons"],
             results=choices["results"],
             annotations=choices["annotations"],
+            media_url=choices["media_url"],
         ),
         selection=FrameSelection.parse_range(
             choices["frame_range"] or ":",

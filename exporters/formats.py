@@ -103,7 +103,7 @@ FORMATS = (
         "labelstudio",
         "Label Studio JSON tasks",
         "labelstudio",
-        extras=frozenset({"annotations"}),
+        extras=frozenset({"annotations", "media_url"}),
         reads=True,
     ),
     Format("native", "our own JSON lines, lossless", "native", reads=True),
