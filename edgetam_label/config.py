@@ -55,13 +55,15 @@ class ModelConfig:
             try:
                 text = path.read_text(encoding="utf-8")
             except OSError as error:
-                raise ConfigError(f"Model config {path} cannot be read: {error.strerror}.") from None
+                raise ConfigError(
+                    f"Model config {path} cannot be read: {error.strerror}."
+                ) from None
         else:
             name = str(name_or_path)
             if name not in available_configs():
                 raise ConfigError(
-                    f"There is no model config {name!r}; known are {', '.join(available_configs())}, "
-                    "or give the path of a .toml file."
+                    f"There is no model config {name!r}; known are "
+                    f"{', '.join(available_configs())}, or give the path of a .toml file."
                 )
             text = (files("edgetam_label.configs") / f"{name}.toml").read_text(encoding="utf-8")
         return cls.parse(text, name=name)
@@ -77,7 +79,8 @@ class ModelConfig:
         unknown = sorted(values.keys() - types.keys())
         if unknown:
             raise ConfigError(
-                f"Model config {name} has an unknown key {unknown[0]!r}; keys are {', '.join(types)}."
+                f"Model config {name} has an unknown key {unknown[0]!r}; "
+                f"keys are {', '.join(types)}."
             )
         missing = sorted(types.keys() - values.keys())
         if missing:
@@ -144,12 +147,18 @@ def available_configs() -> list[str]:
 
 
 def _typed(name: str, key: str, value: Any, kind: str) -> Any:
-    if kind == "int" and type(value) is int and (value > 0 or key == "fill_hole_area" and value == 0):
+    if (
+        kind == "int"
+        and type(value) is int
+        and (value > 0 or key == "fill_hole_area" and value == 0)
+    ):
         return value
     if kind == "str" and isinstance(value, str):
         return value
     if kind.startswith("tuple") and isinstance(value, list):
         if value and all(type(v) is int and v > 0 for v in value):
             return tuple(value)
-    wanted = {"int": "a positive whole number", "str": "a string"}.get(kind, "a list of numbers > 0")
+    wanted = {"int": "a positive whole number", "str": "a string"}.get(
+        kind, "a list of numbers > 0"
+    )
     raise ConfigError(f"Model config {name}: {key} = {value!r} must be {wanted}.")

@@ -51,7 +51,9 @@ class RLE:
             return cls((height, width), counts.encode("ascii"))
         if isinstance(counts, bytes):
             return cls((height, width), counts)
-        raw = coco_mask.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width)
+        raw = coco_mask.frPyObjects(
+            {"size": [height, width], "counts": list(counts)}, height, width
+        )
         return cls((height, width), bytes(raw["counts"]))
 
     def to_coco(self) -> dict[str, Any]:
@@ -78,7 +80,9 @@ class RLE:
     def iou(self, other: RLE) -> float:
         """Intersection over union; two empty masks agree fully (1.0)."""
         if self.size != other.size:
-            raise UsageError(f"Masks of different sizes cannot be compared: {self.size}, {other.size}.")
+            raise UsageError(
+                f"Masks of different sizes cannot be compared: {self.size}, {other.size}."
+            )
         if self.area == 0 and other.area == 0:
             return 1.0
         return float(coco_mask.iou([self._raw()], [other._raw()], [0])[0, 0])

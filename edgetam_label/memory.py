@@ -85,8 +85,8 @@ class MemoryBank:
         """What frame `frame_idx` attends to, in order (SAM 2, section 4).
 
         Maps with temporal index: every conditioning frame, then the frames before it (after it, in
-        reverse) from the farthest to the nearest. Pointers: conditioning frames in the past (future,
-        in reverse), then the frames before it from the nearest on.
+        reverse) from the farthest to the nearest. Pointers: conditioning frames in the past
+        (future, in reverse), then the frames before it from the nearest on.
         """
         last = self._config.num_maskmem - 1
         step = 1 if reverse else -1

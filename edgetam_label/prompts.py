@@ -10,7 +10,7 @@ from edgetam_label.masks import RLE
 
 @dataclass(frozen=True)
 class Click:
-    """A point in pixels of the original frame; x to the right, y down, (0, 0) the top-left corner."""
+    """A point in pixels of the original frame, x to the right, y down from the top-left corner."""
 
     x: float
     y: float
@@ -41,8 +41,9 @@ class Prompt:
     obj_id: the object's number, >= 1.
     frame_idx: 0-based frame index.
     clicks, box: may be combined. mask: alone; a drawn mask is taken as it is.
-    correction: made on a frame that was already tracked, so it refines the mask found there (memory
-        and previous logits are used). The store keeps it: replay must treat the prompt the same way.
+    correction: made on a frame that was already tracked, so it refines the mask found there
+        (memory and previous logits are used). The store keeps it: a replay must treat the prompt
+        the same way.
     """
 
     obj_id: int
@@ -64,8 +65,8 @@ class Prompt:
             )
         if self.mask is not None and (self.box is not None or self.clicks):
             raise PromptError(
-                f"Object {self.obj_id}, frame {self.frame_idx}: a mask cannot be combined with clicks "
-                "or a box; send the mask alone, then correct it with clicks."
+                f"Object {self.obj_id}, frame {self.frame_idx}: a mask cannot be combined with "
+                "clicks or a box; send the mask alone, then correct it with clicks."
             )
 
     def check_inside(self, width: int, height: int) -> None:
@@ -73,8 +74,8 @@ class Prompt:
         for click in self.clicks:
             if not (0 <= click.x <= width and 0 <= click.y <= height):
                 raise PromptError(
-                    f"Click {click.x:g},{click.y:g} on frame {self.frame_idx} lies outside the frame "
-                    f"of {width}x{height} pixels; coordinates are pixels from the top-left corner."
+                    f"Click {click.x:g},{click.y:g} on frame {self.frame_idx} lies outside the "
+                    f"frame of {width}x{height} pixels; coordinates are pixels from the top left."
                 )
         box = self.box
         if box is not None and (box.x1 <= 0 or box.y1 <= 0 or box.x0 >= width or box.y0 >= height):
@@ -84,6 +85,6 @@ class Prompt:
             )
         if self.mask is not None and self.mask.size != (height, width):
             raise PromptError(
-                f"The mask for object {self.obj_id} is {self.mask.size[1]}x{self.mask.size[0]} pixels, "
-                f"the frame {width}x{height}; give a mask of the frame's size."
+                f"The mask for object {self.obj_id} is {self.mask.size[1]}x{self.mask.size[0]} "
+                f"pixels, the frame {width}x{height}; give a mask of the frame's size."
             )

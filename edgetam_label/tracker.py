@@ -7,7 +7,7 @@ changes another. The network is stateless; this module owns the state.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -83,7 +83,9 @@ class _TrackedObject:
 
     @property
     def anchor(self) -> int:
-        return min(self.prompts)
+        """The first frame that was prompted and not merely corrected."""
+        initial = [t for t in self.prompts if self.base_logits[t] is None]
+        return min(initial or self.prompts)
 
 
 class VideoTracker:
@@ -173,7 +175,7 @@ class VideoTracker:
         *,
         direction: str = "forward",
         max_frames: int | None = None,
-        objects: Sequence[int] | None = None,
+        objects: Sequence[int] | Mapping[int, int] | None = None,
         cancel: Callable[[], bool] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[TrackedFrame]:
@@ -182,8 +184,8 @@ class VideoTracker:
         start: first frame; None takes each object's first prompted frame. An object joins at its
             first prompted frame if the pass meets it after `start`.
         direction: "forward" or "backward". max_frames: how many frames to visit, `start` included.
-        objects: which ones; None takes those that changed since their last pass in this direction,
-            or all if none did.
+        objects: which ones, or a mapping from each to the frame where it joins instead; None takes
+            those that changed since their last pass in this direction, or all if none did.
         cancel: asked before every frame; True ends the pass. What was yielded stays valid.
         progress: called with (frames done, frames to do).
 
@@ -193,6 +195,8 @@ class VideoTracker:
             raise PromptError(f"Direction {direction!r} is unknown; use forward or backward.")
         chosen = self._choose(objects, direction)
         anchors = {obj_id: self._objects[obj_id].anchor for obj_id in chosen}
+        if isinstance(objects, Mapping):
+            anchors = dict(objects)
         reverse = direction == "backward"
         if start is None:
             start = max(anchors.values()) if reverse else min(anchors.values())
@@ -386,7 +390,9 @@ class VideoTracker:
             result.low_res_logits,
         )  # fmt: skip
 
-    def _choose(self, objects: Sequence[int] | None, direction: str) -> tuple[int, ...]:
+    def _choose(
+        self, objects: Sequence[int] | Mapping[int, int] | None, direction: str
+    ) -> tuple[int, ...]:
         if objects is not None:
             for obj_id in objects:
                 self._object(obj_id)

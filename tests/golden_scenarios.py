@@ -137,7 +137,7 @@ def video_arrays(scenario: str, model: EdgeTAM | None = None) -> Arrays:
         tracker.add_prompt(Prompt(5, 3, mask=RLE.encode(mask)))
         back = collect("Brev", tracker, tracker.propagate(direction="backward"))
         return back | collect("Bfwd", tracker, tracker.propagate())
-    for prompt in first_prompts():
+    for prompt in first_prompts()[: 1 if scenario in "CD" else 2]:
         tracker.add_prompt(prompt)
     last = 2 if scenario in "CD" else None
     every = tracker.objects

@@ -48,8 +48,8 @@ class ImageFeatures:
 class ObjectMask:
     """One mask per object, gated by the object score.
 
-    low_res_logits: (B, 1, S/4, S/4), −1024 where the object is absent. iou, object_score: (B, 1).
-    pointer: (B, C).
+    low_res_logits: (B, 1, S/4, S/4), −1024 where the object is absent. iou, object_score:
+    (B, 1). pointer: (B, C).
     """
 
     low_res_logits: Tensor
@@ -59,7 +59,7 @@ class ObjectMask:
 
 
 class EdgeTAM(nn.Module):
-    """See the module's docstring. Build with a `ModelConfig`, then `load_state_dict(strict=True)`."""
+    """Built with a `ModelConfig`; weights come by `load_state_dict(strict=True)`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -146,13 +146,15 @@ class EdgeTAM(nn.Module):
         return ObjectMask(logits, best.iou, output.object_score, pointer)
 
     def mask_as_output(self, features: ImageFeatures, mask: Tensor) -> ObjectMask:
-        """Take a given mask (B, 1, S, S) of 0 and 1 as the answer; the decoder only gives a pointer."""
+        """A given mask (B, 1, S, S) of 0 and 1 is the answer; the decoder only gives a pointer."""
         logits = mask * MEMORY_SCALE + MEMORY_BIAS
         side = self.config.low_res_size
         low_res = F.interpolate(logits, (side, side), mode="bilinear", antialias=True)
         pointer = self.gate_by_presence(
             self.decode_masks(
-                features.top, features.high_res, mask_logits=self.mask_downsample(mask),
+                features.top,
+                features.high_res,
+                mask_logits=self.mask_downsample(mask),
                 multimask=False,
             )  # fmt: skip
         ).pointer

@@ -40,7 +40,7 @@ class FpnNeck(nn.Module):
         self.convs = nn.ModuleList(Lateral(dim, d_model) for dim in reversed(dims))
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps at strides 4, 8, 16, 32 → (stride 4, stride 8, stride 16), each (B, d_model, ·, ·)."""
+        """Maps at strides 4, 8, 16, 32 → maps at 4, 8, 16, each (B, d_model, ·, ·)."""
         coarse, top, middle, fine = self.convs
         doubled = F.interpolate(coarse(maps[3]), scale_factor=2.0, mode="nearest")
         return fine(maps[0]), middle(maps[1]), top(maps[2]) + doubled

@@ -75,7 +75,7 @@ def axial_rotation(dim: int, side: int, device: torch.device) -> tuple[Tensor, T
 
 
 def rotate_pairs(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn adjacent channel pairs of (…, N, C) by per-token angles given as (N, C / 2) cos and sin."""
+    """Turn adjacent channel pairs of (…, N, C) by per-token angles, (N, C / 2) cos and sin."""
     cos, sin = rotation
     even, odd = x[..., 0::2], x[..., 1::2]
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)

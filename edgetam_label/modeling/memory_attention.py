@@ -96,9 +96,7 @@ class MemoryAttentionLayer(nn.Module):
         query_rotation: tuple[Tensor, Tensor],
         key_rotation: tuple[Tensor, Tensor],
     ) -> Tensor:
-        x = x + self.cross_attn_image.to_memory(
-            self.norm2(x), memory, query_rotation, key_rotation
-        )
+        x = x + self.cross_attn_image.to_memory(self.norm2(x), memory, query_rotation, key_rotation)
         return x + self.linear2(F.relu(self.linear1(self.norm3(x))))
 
 

@@ -1,0 +1,504 @@
+"""Labeler: the service that ties model, video and store. The command line and the server use it.
+
+What a session's masks are follows from its prompts alone: each object is tracked from its first
+prompted frame, and a correction takes effect when a pass reaches it. So an interrupted track, a
+correction and an undo are one and the same case: compare what was tracked with what is prompted,
+replay up to there, and go on. Masks of the replayed part come out identical and are not written.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetam_label.errors import Cancelled, EdgeTAMLabelError, PromptError, UsageError
+from edgetam_label.frames import Frames
+from edgetam_label.masks import RLE
+from edgetam_label.modeling import EdgeTAM
+from edgetam_label.predictor import ImageEmbedding, ImagePredictor
+from edgetam_label.prompts import Prompt
+from edgetam_label.sessions import (
+    FrameMask,
+    LabelSession,
+    ModelIdentity,
+    SessionStore,
+    TrackingJob,
+)
+from edgetam_label.track_plan import ObjectHistory, first_invalid, histories, latest_job, moved
+from edgetam_label.tracker import DIRECTIONS, TrackedFrame, TrackerSettings, VideoTracker
+from edgetam_label.turnstile import Turnstile
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+Cancel = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class TrackSummary:
+    """What one call of `track` did.
+
+    frames: visited and written, over all passes. masks: written. finished: False when it was
+    cancelled or stopped by `max_frames`; calling `track` again goes on.
+    """
+
+    session_id: str
+    frames: int
+    masks: int
+    finished: bool
+
+
+@dataclass(frozen=True)
+class TrackPass:
+    """One pass to make: which objects, where the tracker joins each, and from where to write.
+
+    window: frames that the other direction's pass must be replayed for, since its memories near the
+    start are attended to; 0 if it never ran before this one.
+    """
+
+    direction: str
+    histories: tuple[ObjectHistory, ...]
+    write_from: dict[int, int]
+    stop: int
+    replay_other: bool
+
+    @property
+    def start(self) -> int:
+        """The first frame that is written."""
+        return (min if self.direction == "forward" else max)(self.write_from.values())
+
+    @property
+    def objects(self) -> tuple[int, ...]:
+        return tuple(history.obj_id for history in self.histories)
+
+    def writes(self, tracked: TrackedFrame) -> bool:
+        begin = self.write_from[tracked.obj_id]
+        forward = self.direction == "forward"
+        return tracked.frame_idx >= begin if forward else tracked.frame_idx <= begin
+
+
+class Labeler:
+    """One model, one store, any number of threads: they take turns frame by frame.
+
+    batch_masks, batch_seconds: masks are written when either is reached, so a crash loses at most
+    that much.
+    """
+
+    def __init__(
+        self,
+        model: EdgeTAM,
+        store: SessionStore,
+        *,
+        settings: TrackerSettings | None = None,
+        batch_masks: int = 32,
+        batch_seconds: float = 1.0,
+        embedding_bytes: int = 256 * 2**20,
+    ) -> None:
+        self.model = model
+        self.store = store
+        self.identity: ModelIdentity | None = getattr(model, "identity", None)
+        self.turnstile = Turnstile()
+        self._settings = settings
+        self._batch_masks, self._batch_seconds = batch_masks, batch_seconds
+        self.predictor = ImagePredictor(model)
+        self._embeddings = EmbeddingCache(embedding_bytes)
+
+    # -- images -----------------------------------------------------------------------------
+
+    def embed(self, key: str, load: Callable[[], NDArray[np.uint8]]) -> ImageEmbedding:
+        """The embedding of an image, from the cache if `key` (its content's hash) is there.
+
+        load: gives the pixels (H, W, 3) uint8 RGB when they are needed.
+        """
+        embedding = self._embeddings.get(key)
+        if embedding is None:
+            image = load()
+            with self.turnstile:
+                embedding = self.predictor.embed(image)
+            self._embeddings.put(key, embedding)
+        return embedding
+
+    # -- sessions ---------------------------------------------------------------------------
+
+    def create_session(
+        self, frames: Frames, *, name: str | None = None, key: str | None = None
+    ) -> LabelSession:
+        """A new, empty session on this media, made with this model."""
+        return self.store.create(frames.identity, model=self.identity, name=name, key=key)
+
+    def add_prompt(self, session_id: str, prompt: Prompt) -> Prompt:
+        """Store a prompt; on a frame that was already tracked it becomes a correction.
+
+        Raises PromptError for a place outside the media.
+        """
+        session = self.store.get(session_id)
+        place = (prompt.obj_id, prompt.frame_idx)
+        earlier = next((p for p in session.prompts if (p.obj_id, p.frame_idx) == place), None)
+        if earlier is not None:
+            correction = earlier.correction
+        else:
+            there = self.store.iter_masks(
+                session_id,
+                obj_id=prompt.obj_id,
+                start=prompt.frame_idx,
+                stop=prompt.frame_idx + 1,
+            )
+            known = any(p.obj_id == prompt.obj_id for p in session.prompts)
+            correction = known and any(mask.status in ("tracked", "absent") for mask in there)
+        prompt = replace(prompt, correction=correction)
+        self.store.add_prompt(session_id, prompt)
+        return prompt
+
+    def track(
+        self,
+        session_id: str,
+        frames: Frames | None = None,
+        *,
+        directions: Sequence[str] = ("forward",),
+        objects: Sequence[int] | None = None,
+        max_frames: int | None = None,
+        cancel: Cancel | None = None,
+        progress: Progress | None = None,
+        on_frame: Callable[[TrackedFrame], None] | None = None,
+    ) -> TrackSummary:
+        """Bring a session's masks up to date with its prompts, writing them while tracking.
+
+        frames: the session's media if it is open already. directions: of "forward", "backward".
+        objects: which ones; None for all. Only what is missing or changed is tracked. max_frames:
+        at most so many new frames for each direction. cancel: asked before every frame.
+        progress: (frames done, frames to do), replayed ones included.
+        on_frame: called with every mask after it was written or found to be unchanged.
+
+        A tracking job on record tells where this one came; a later call goes on from there.
+        Raises PromptError if the session has no prompts, MediaError if its media is gone or
+        changed, UsageError if another model made its masks.
+        """
+        session = self.store.get(session_id)
+        self._check_model(session)
+        opened = frames or Frames.open(session.media.source, identity=session.media)
+        try:
+            return self._track(
+                session, opened, directions, objects, max_frames, cancel, progress, on_frame
+            )
+        finally:
+            if frames is None:
+                opened.close()
+
+    def resume(
+        self,
+        session_id: str,
+        frames: Frames | None = None,
+        *,
+        cancel: Cancel | None = None,
+        progress: Progress | None = None,
+        on_frame: Callable[[TrackedFrame], None] | None = None,
+    ) -> TrackSummary:
+        """Go on with what was interrupted or changed, in the directions tracked so far."""
+        jobs = self.store.jobs.find(session_id)
+        ran = {job.direction for job in jobs}
+        directions = [d for d in DIRECTIONS if d in ran] or ["forward"]
+        return self.track(
+            session_id,
+            frames,
+            directions=directions,
+            cancel=cancel,
+            progress=progress,
+            on_frame=on_frame,
+        )
+
+    # -- inside -----------------------------------------------------------------------------
+
+    def _check_model(self, session: LabelSession) -> None:
+        if session.model is not None and self.identity is not None:
+            if session.num_masks and session.model != self.identity:
+                raise UsageError(
+                    f"Session {session.id} was tracked with {session.model.name} (checkpoint "
+                    f"{session.model.checkpoint_sha256[:12]}), this model is {self.identity.name} "
+                    f"({self.identity.checkpoint_sha256[:12]}). Use --model and --checkpoint to "
+                    "load the session's own, or start a new session."
+                )
+        if self.identity is not None and session.model != self.identity:
+            self.store.set_model(session.id, self.identity)
+
+    def _track(
+        self,
+        session: LabelSession,
+        frames: Frames,
+        directions: Sequence[str],
+        objects: Sequence[int] | None,
+        max_frames: int | None,
+        cancel: Cancel | None,
+        progress: Progress | None,
+        on_frame: Callable[[TrackedFrame], None] | None,
+    ) -> TrackSummary:
+        known = histories(self.store.history(session.id))
+        if not known:
+            raise PromptError(
+                f"Session {session.id} has no prompts; add a click, a box or a mask for an object."
+            )
+        for obj_id in objects or ():
+            if obj_id not in known:
+                names = ", ".join(map(str, known))
+                raise PromptError(f"Object {obj_id} has no prompts; objects that have: {names}.")
+        chosen = [h for h in known.values() if objects is None or h.obj_id in objects]
+        planned = self._plan(session, chosen, directions, max_frames)
+        jobs = [self._record(session, one) for one in planned]
+        frames_done = masks = 0
+        for one, job in zip(planned, jobs, strict=True):
+            written = _PassCounts()
+            try:
+                self._run(session, frames, one, job, written, cancel, progress, on_frame)
+            except Cancelled:
+                self.store.jobs.update(job.id, state="queued")
+                return TrackSummary(
+                    session.id, frames_done + written.frames, masks + written.masks, False
+                )
+            except EdgeTAMLabelError as error:
+                self.store.jobs.update(job.id, state="failed", error=str(error))
+                raise
+            self.store.jobs.update(job.id, state="done")
+            frames_done, masks = frames_done + written.frames, masks + written.masks
+        ends = {"forward": len(frames), "backward": -1}
+        finished = all(one.stop == ends[one.direction] for one in planned)
+        return TrackSummary(session.id, frames_done, masks, finished)
+
+    def _plan(
+        self,
+        session: LabelSession,
+        chosen: Sequence[ObjectHistory],
+        directions: Sequence[str],
+        max_frames: int | None,
+    ) -> list[TrackPass]:
+        events = {event.seq: event for event in self.store.events(session.id)}
+        jobs = self.store.jobs.find(session.id)
+        passes = []
+        for direction in directions:
+            forward = direction == "forward"
+            end = session.media.num_frames if forward else -1
+            starts: dict[int, int] = {}
+            for history in chosen:
+                job = latest_job(jobs, history.obj_id, direction)
+                if job is not None and moved(history, job):
+                    self._drop_masks(session, history, jobs)
+                begin = first_invalid(history, job, events, direction)
+                if (begin < end) if forward else (begin > end):
+                    starts[history.obj_id] = begin
+            if not starts:
+                continue
+            one = TrackPass(
+                direction,
+                tuple(h for h in chosen if h.obj_id in starts),
+                starts,
+                end,
+                _ran_first(jobs, tuple(starts), _other(direction))
+                or bool(passes and passes[-1].direction != direction),
+            )
+            if max_frames is not None:
+                limit = one.start + max_frames if forward else one.start - max_frames
+                one = replace(one, stop=min(end, limit) if forward else max(end, limit))
+            passes.append(one)
+        return passes
+
+    def _drop_masks(
+        self, session: LabelSession, history: ObjectHistory, jobs: Sequence[TrackingJob]
+    ) -> None:
+        """The object now starts elsewhere: masks tracked from the old start are not its own."""
+        self.store.delete_masks(session.id, obj_id=history.obj_id)
+
+    def _record(self, session: LabelSession, one: TrackPass) -> TrackingJob:
+        # unfinished jobs of these objects are superseded: this one begins where they stopped
+        for job in self.store.jobs.unfinished(session.id):
+            if job.direction == one.direction and set(job.objects) <= set(one.objects):
+                self.store.jobs.update(job.id, state="cancelled")
+        return self.store.jobs.start(
+            session.id,
+            direction=one.direction,
+            start=one.start,
+            stop=one.stop,
+            objects=one.objects,
+            state="queued",
+            payload={
+                "write_from": {str(o): t for o, t in one.write_from.items()},
+                "history": {str(h.obj_id): h.seqs for h in one.histories},
+                "anchor": {str(h.obj_id): h.anchor for h in one.histories},
+            },
+        )
+
+    def _run(
+        self,
+        session: LabelSession,
+        frames: Frames,
+        one: TrackPass,
+        job: TrackingJob,
+        counts: _PassCounts,
+        cancel: Cancel | None,
+        progress: Progress | None,
+        on_frame: Callable[[TrackedFrame], None] | None,
+    ) -> None:
+        self.store.jobs.update(job.id, state="running")
+        tracker = VideoTracker(self.model, frames, self._settings)
+        with closing(tracker):
+            with self.turnstile:
+                for history in one.histories:
+                    for event in history.events:
+                        _replay(tracker, event.prompt, event.obj_id, event.frame_idx)
+            for tracked in self._replayed_window(tracker, one, cancel):
+                del tracked
+            joins = {h.obj_id: h.anchor for h in one.histories if h.anchor is not None}
+            first = (min if one.direction == "forward" else max)(joins.values())
+            length = abs(one.stop - first)
+            passed = tracker.propagate(
+                first,
+                direction=one.direction,
+                max_frames=length,
+                objects=joins,
+                cancel=cancel,
+                progress=progress,
+            )
+            batch = _Batch(self.store, session.id, job.id, one.direction, counts)
+            try:
+                for tracked in self._in_turns(passed):
+                    if one.writes(tracked):
+                        batch.add(tracked)
+                        if batch.due(self._batch_masks, self._batch_seconds):
+                            batch.flush()
+                    if on_frame is not None:
+                        on_frame(tracked)
+            except KeyboardInterrupt:
+                batch.flush()
+                self.store.jobs.update(job.id, state="queued")
+                raise
+            batch.flush(finished=not (cancel is not None and cancel()))
+        if cancel is not None and cancel():
+            raise Cancelled("Tracking was cancelled; what is done is kept.")
+
+    def _replayed_window(
+        self, tracker: VideoTracker, one: TrackPass, cancel: Cancel | None
+    ) -> Iterator[TrackedFrame]:
+        """The other direction's first frames: this pass attends to their memories at its start."""
+        if not one.replay_other:
+            return
+        window = 1 + max(self.model.config.num_maskmem, self.model.config.max_object_pointers)
+        for history in one.histories:
+            yield from self._in_turns(
+                tracker.propagate(
+                    direction=_other(one.direction),
+                    max_frames=window,
+                    objects=[history.obj_id],
+                    cancel=cancel,
+                )
+            )
+
+    def _in_turns(self, passed: Iterator[TrackedFrame]) -> Iterator[TrackedFrame]:
+        """Take the model for one frame at a time, so that concurrent tracks share it fairly."""
+        while True:
+            with self.turnstile:
+                tracked = next(passed, None)
+            if tracked is None:
+                return
+            yield tracked
+
+
+@dataclass
+class _PassCounts:
+    frames: int = 0
+    masks: int = 0
+
+
+class _Batch:
+    """Masks on their way to the store; whole frames only, so that `next_frame` is true."""
+
+    def __init__(
+        self, store: SessionStore, session_id: str, job_id: str, direction: str, counts: _PassCounts
+    ) -> None:
+        self._store, self._session_id, self._job_id = store, session_id, job_id
+        self._step = 1 if direction == "forward" else -1
+        self._counts = counts
+        self._rows: list[FrameMask] = []
+        self._last: int | None = None
+        self._flushed = time.monotonic()
+
+    def add(self, tracked: TrackedFrame) -> None:
+        if self._last != tracked.frame_idx:
+            self._counts.frames += 1
+        self._last = tracked.frame_idx
+        status = "prompted" if tracked.prompted else "absent" if tracked.absent else "tracked"
+        self._rows.append(
+            FrameMask(
+                tracked.obj_id, tracked.frame_idx, RLE.encode(tracked.mask), tracked.score, status
+            )
+        )
+
+    def due(self, masks: int, seconds: float) -> bool:
+        return len(self._rows) >= masks or time.monotonic() - self._flushed >= seconds
+
+    def flush(self, *, finished: bool = False) -> None:
+        """Write what there is. The last frame may lack objects still to come unless `finished`."""
+        if not self._rows or self._last is None:
+            return
+        position = self._last + (self._step if finished else 0)
+        self._counts.masks += self._store.save_masks(
+            self._session_id, self._rows, job_id=self._job_id, next_frame=position
+        )
+        self._rows.clear()
+        self._flushed = time.monotonic()
+
+
+class EmbeddingCache:
+    """Image embeddings within a byte budget, the least recently used dropped first."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._entries: OrderedDict[str, ImageEmbedding] = OrderedDict()
+        self._bytes = 0
+        self._lock = Lock()
+        self.hits = self.misses = 0
+
+    def get(self, key: str) -> ImageEmbedding | None:
+        with self._lock:
+            embedding = self._entries.get(key)
+            if embedding is None:
+                self.misses += 1
+                return None
+            self._entries.move_to_end(key)
+            self.hits += 1
+            return embedding
+
+    def put(self, key: str, embedding: ImageEmbedding) -> None:
+        with self._lock:
+            if key in self._entries:
+                return
+            self._entries[key] = embedding
+            self._bytes += embedding.features.num_bytes
+            while self._bytes > self._max_bytes and len(self._entries) > 1:
+                self._bytes -= self._entries.popitem(last=False)[1].features.num_bytes
+
+
+def _replay(
+    tracker: VideoTracker, prompt: Prompt | None, obj_id: int, frame_idx: int | None
+) -> None:
+    if prompt is not None:
+        tracker.add_prompt(prompt)
+    elif frame_idx is not None:
+        tracker.remove_prompt(obj_id, frame_idx)
+
+
+def _other(direction: str) -> str:
+    return "backward" if direction == "forward" else "forward"
+
+
+def _ran_first(jobs: Sequence[TrackingJob], objects: Sequence[int], direction: str) -> bool:
+    """Whether any of the objects was tracked in `direction` before it was in the other one."""
+    for obj_id in objects:
+        covering = [job.direction for job in jobs if obj_id in job.objects]
+        if covering and covering[0] == direction:
+            return True
+    return False
