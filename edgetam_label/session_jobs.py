@@ -78,7 +78,7 @@ class TrackingJobs:
         if session_id is not None:
             query = query.where(SESSIONS.c.id == session_id)
         with self._database.read() as connection:
-            rows = connection.execute(query.order_by(JOBS.c.created_at, JOBS.c.id))
+            rows = connection.execute(query.order_by(JOBS.c.pk))
             return [_read(row) for row in rows]
 
     def unfinished(self, session_id: str | None = None) -> list[TrackingJob]:

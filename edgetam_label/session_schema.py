@@ -171,7 +171,8 @@ MASKS = Table(
 JOBS = Table(
     "jobs",
     METADATA,
-    Column("id", String(32), primary_key=True),
+    Column("pk", Integer, primary_key=True, autoincrement=True),  # the order of starting
+    Column("id", String(32), nullable=False, unique=True),
     Column("session_pk", ForeignKey("sessions.pk", ondelete="CASCADE"), nullable=False, index=True),
     Column("direction", String(16), nullable=False),
     Column("start", Integer, nullable=False),
@@ -185,6 +186,7 @@ JOBS = Table(
     Column("payload", LongText, nullable=False),
     Column("created_at", UTCDateTime, nullable=False),
     Column("updated_at", UTCDateTime, nullable=False),
+    sqlite_autoincrement=True,
 )
 
 # No foreign key to sessions: a person may annotate a task by hand before, or without, a session.

@@ -235,6 +235,12 @@ def test_history_keeps_undone_events(store: SessionStore) -> None:
     assert store.get(session_id).prompts == (second,)
     events = [(e.seq, e.parent, e.kind, e.prompt) for e in store.events(session_id)]
     assert events == [(1, 0, "prompt", first), (2, 0, "prompt", second)]
+    assert [e.seq for e in store.history(session_id)] == [2]
+    store.add_prompt(session_id, first)
+    assert [e.seq for e in store.history(session_id)] == [2, 3]
+    store.undo(session_id)
+    store.undo(session_id)
+    assert store.history(session_id) == () and len(store.events(session_id)) == 3
 
 
 # -- masks ------------------------------------------------------------------------------------

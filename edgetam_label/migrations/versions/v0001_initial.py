@@ -70,6 +70,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "jobs",
+        sa.Column("pk", sa.Integer(), autoincrement=True, nullable=False),
         sa.Column("id", sa.String(length=32), nullable=False),
         sa.Column("session_pk", sa.Integer(), nullable=False),
         sa.Column("direction", sa.String(length=16), nullable=False),
@@ -87,7 +88,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["session_pk"], ["sessions.pk"], name=op.f("fk_jobs_sessions"), ondelete="CASCADE"
         ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
+        sa.PrimaryKeyConstraint("pk", name=op.f("pk_jobs")),
+        sa.UniqueConstraint("id", name=op.f("uq_jobs_id")),
+        sqlite_autoincrement=True,
     )
     op.create_index(op.f("ix_jobs_session_pk"), "jobs", ["session_pk"], unique=False)
     op.create_index(op.f("ix_jobs_state"), "jobs", ["state"], unique=False)
