@@ -62,8 +62,8 @@ def images_from_arrays(arrays: list[Image], work: Work) -> tuple[MediaIdentity, 
 
 
 def _count_table(count: int) -> tuple[int, tuple[int, ...], tuple[int, int]]:
-    """num_frames, pts and time base of images: one second per frame."""
-    return count, tuple(range(count)), (1, 1)
+    """num_frames, pts and time base of images: 25 per second, as frame folders usually are."""
+    return count, tuple(range(count)), (1, 25)
 
 
 def _digest_of_lines(lines: list[tuple[str, str]]) -> str:

@@ -30,7 +30,7 @@ class MediaIdentity:
     width, height: pixels of a frame after rotation metadata; pixel aspect ratio is not applied.
     pts: presentation timestamp of each frame in units of time_base; the index itself for images
         and for videos that carry no usable timestamps.
-    time_base: (numerator, denominator) of seconds per unit of pts.
+    time_base: (numerator, denominator) of seconds per unit of pts; (1, 25) for images.
     names: file names of the frames of a folder or list, () for a video.
     """
 
