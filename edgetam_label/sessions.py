@@ -290,12 +290,6 @@ class SessionStore:
             row = session_row(connection, session_id)
             return tuple(path_to(read_events(connection, row.pk), row.cursor))
 
-    def history(self, session_id: str) -> tuple[PromptEvent, ...]:
-        """The events in force, oldest first: what undo has taken back is left out."""
-        with self._database.read() as connection:
-            row = session_row(connection, session_id)
-            return tuple(path_to(read_events(connection, row.pk), row.cursor))
-
     # -- masks ------------------------------------------------------------------------------
 
     def save_masks(
