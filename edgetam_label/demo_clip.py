@@ -17,9 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetam_label.errors import UsageError
-from edgetam_label.training.synthetic_bodies import Layers, Rig
 from edgetam_label.training.synthetic_motion import Track
-from edgetam_label.training.synthetic_objects import Thing, Workshop
 from edgetam_label.training.synthetic_photos import Photographs
 from edgetam_label.training.synthetic_render import (
     Placed,
@@ -28,9 +26,11 @@ from edgetam_label.training.synthetic_render import (
     cast_shadow,
     draw_layer,
 )
+from edgetam_label.training.synthetic_rig import Layers, Rig
 from edgetam_label.training.synthetic_shapes import capsule, ellipse, superellipse, turn
 from edgetam_label.training.synthetic_sprites import Canvas, Light
 from edgetam_label.training.synthetic_textures import Material, Textures
+from edgetam_label.training.synthetic_things import Thing, Workshop
 
 Image = NDArray[Any]  # uint8; OpenCV declares its results less closely
 _Color = tuple[float, float, float]
@@ -166,7 +166,7 @@ def _encode(path: Path, frames: NDArray[np.uint8], fps: int) -> None:
 def _workshop(height: int) -> Workshop:
     direction = np.array([-0.45, -0.6, 0.66], np.float32)
     light = Light(direction / np.float32(np.linalg.norm(direction)), 0.5, 0.25)
-    textures = Textures({}, (), Photographs((), ()))
+    textures = Textures({}, (), (), Photographs((), ()))
     return Workshop(np.random.default_rng(5), textures, light, {}, height * 0.4, None)
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetam_label.training.synthetic_cutouts import NESTING, OUTLINES
-from edgetam_label.training.synthetic_objects import Workshop
 from edgetam_label.training.synthetic_shapes import polygon, smooth_blob, superellipse, turn
 from edgetam_label.training.synthetic_textures import Material, make_palette
+from edgetam_label.training.synthetic_things import Workshop
 
 Image = NDArray[Any]  # uint8; OpenCV declares its results less closely
 _KINDS = ("scene", "photo", "room", "outdoor", "patchwork", "clutter", "plain")
@@ -57,12 +57,8 @@ def paint_background(shop: Workshop, height: int, width: int) -> Background:
 def _grit(shop: Workshop, image: Image) -> Image:
     """Fine structure at the scale of pixels, which nearly all real surfaces have."""
     rng = shop.rng
-    usual = ("fractal", "fractal", "fractal", "fur", "speckle", "crackle")
-    names = [name for name in usual if name in shop.textures.fields]
-    family = shop.textures.fields[names[int(rng.integers(len(names)))]]
-    depth = rng.uniform(0.06, 0.3)
-    ramp = np.clip(128 * (1 + depth * np.linspace(-1, 1, 256)), 0, 255).astype(np.uint8)
-    gain = cv2.LUT(family[int(rng.integers(len(family)))], ramp[None])
+    grits = shop.textures.grit
+    gain = grits[int(rng.integers(len(grits)))]
     y, x = rng.integers(0, gain.shape[0], 2)
     rows = np.arange(y, y + image.shape[0]) % gain.shape[0]
     columns = np.arange(x, x + image.shape[1]) % gain.shape[1]

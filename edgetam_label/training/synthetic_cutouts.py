@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetam_label.training.synthetic_objects import Thing, Workshop
 from edgetam_label.training.synthetic_sprites import Sprite
+from edgetam_label.training.synthetic_things import Thing, Workshop
 
 Image = NDArray[Any]  # uint8; OpenCV declares its results less closely
 _Outline = tuple[str, tuple[int, int], tuple[tuple[int, int], ...]]
@@ -159,11 +159,17 @@ def scene_things(background: Image, outlines: tuple[NDArray[np.float64], ...]) -
     height, width = background.shape[:2]
     things = []
     for outline in outlines:
-        alpha = np.zeros((height, width), np.uint8)
-        cv2.fillPoly(alpha, [np.round(outline * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
-        rgb = cv2.multiply(background, cv2.merge([alpha] * 3), scale=1 / 255)
+        x0, y0 = np.maximum(np.floor(outline.min(axis=0)).astype(int) - 1, 0)
+        x1, y1 = np.minimum(np.ceil(outline.max(axis=0)).astype(int) + 2, (width, height))
+        if x1 - x0 < 4 or y1 - y0 < 4:
+            continue
+        alpha: Image = np.zeros((y1 - y0, x1 - x0), np.uint8)
+        fixed = np.round((outline - (x0, y0)) * 16).astype(np.int32)
+        cv2.fillPoly(alpha, [fixed], 255, cv2.LINE_AA, 4)
+        rgb = cv2.multiply(background[y0:y1, x0:x1], cv2.merge([alpha] * 3), scale=1 / 255)
         parts = (alpha > 0).astype(np.uint8)
-        sprite = Sprite(np.dstack([rgb, alpha]), parts, np.eye(3))
+        place = np.array([[1, 0, x0], [0, 1, y0], [0, 0, 1]], np.float64)
+        sprite = Sprite(np.dstack([rgb, alpha]), parts, place)
         things.append(Thing("scene", (sprite,), (-1,), None, 1))
     return things
 

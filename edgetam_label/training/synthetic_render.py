@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetam_label.training.synthetic_motion import BACKGROUND_DEPTH, Camera, Track
-from edgetam_label.training.synthetic_objects import Thing
+from edgetam_label.training.synthetic_things import Thing
 
 Image = NDArray[Any]  # uint8; OpenCV declares its results less closely
 Array = NDArray[np.float64]

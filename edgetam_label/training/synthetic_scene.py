@@ -11,8 +11,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from edgetam_label.training import synthetic_bodies as bodies
 from edgetam_label.training import synthetic_objects as objects
+from edgetam_label.training.synthetic_animals import quadruped
 from edgetam_label.training.synthetic_backgrounds import paint_background
 from edgetam_label.training.synthetic_cutouts import cutout, scene_things
 from edgetam_label.training.synthetic_lens import Lens, make_lens
@@ -23,22 +23,24 @@ from edgetam_label.training.synthetic_motion import (
     make_camera,
     make_track,
 )
-from edgetam_label.training.synthetic_objects import Thing, Workshop
+from edgetam_label.training.synthetic_people import face, person
 from edgetam_label.training.synthetic_render import Placed, Shadows
 from edgetam_label.training.synthetic_shapes import HELDOUT_SHAPES, TRAIN_SHAPES
 from edgetam_label.training.synthetic_sprites import Light
 from edgetam_label.training.synthetic_textures import load_textures
+from edgetam_label.training.synthetic_things import Thing, Workshop
+from edgetam_label.training.synthetic_vehicles import bicycle, car
 
 Split = Literal["train", "heldout"]
 Maker = Callable[[Workshop], Thing | None]
 
 #: maker -> share among the objects of a training scene
 TRAIN_MAKERS: dict[str, tuple[Maker, float]] = {
-    "person": (bodies.person, 5.0),
-    "quadruped": (bodies.quadruped, 4.0),
-    "face": (bodies.face, 1.5),
-    "car": (bodies.car, 2.0),
-    "bicycle": (bodies.bicycle, 0.5),
+    "person": (person, 5.0),
+    "quadruped": (quadruped, 4.0),
+    "face": (face, 1.5),
+    "car": (car, 2.0),
+    "bicycle": (bicycle, 0.5),
     "simple": (objects.simple, 4.0),
     "lump": (objects.lump, 3.0),
     "ball": (objects.ball, 1.7),
@@ -54,9 +56,9 @@ TRAIN_MAKERS: dict[str, tuple[Maker, float]] = {
 }
 #: `cloth`, `lamp` and `fish` are never in training; neither are the held-out outlines and photos
 HELDOUT_MAKERS: dict[str, tuple[Maker, float]] = {
-    "person": (bodies.person, 2.0),
-    "quadruped": (bodies.quadruped, 2.0),
-    "car": (bodies.car, 1.0),
+    "person": (person, 2.0),
+    "quadruped": (quadruped, 2.0),
+    "car": (car, 1.0),
     "simple": (objects.simple, 3.0),
     "lump": (objects.lump, 2.0),
     "ball": (objects.ball, 1.0),
