@@ -80,9 +80,9 @@ class VideoReader(Reader):
             return to_rgb(frame, *self._size)
 
     def _decode_to(self, idx: int) -> VideoFrame:
-        if self._position < 0 or not self._table.decodes_through(self._position, idx):
-            self._decoder = self._decoder or self._new_decoder()
-            self._coming = self._decoder.frames_from(idx)
+        decoder = self._decoder = self._decoder or self._new_decoder()
+        if self._position < 0 or not decoder.reaches(idx, self._position):
+            self._coming = decoder.frames_from(idx)
         self._position = -1  # whatever goes wrong below, seek again next time
         for at, frame in self._coming:
             self._keep(at, frame)

@@ -134,7 +134,7 @@ class Frames:
         return self._reader.forward(wanted) if step == 1 else self._reader.backward(wanted)
 
     def close(self) -> None:
-        """Release the file; iterators that are under way keep their own handle."""
+        """Release the file and the cache; iterators under way keep their own handle."""
         self._reader.close()
 
     def __enter__(self) -> Frames:

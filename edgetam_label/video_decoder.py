@@ -50,16 +50,6 @@ class FrameTable:
         place = bisect.bisect_right(self.key_frames, idx)
         return self.key_frames[place - 1] if place else 0
 
-    def decodes_through(self, position: int, target: int) -> bool:
-        """Whether decoding on from `position` reaches `target` no later than a seek would."""
-        if target < position:
-            return False
-        if not self.by_pts:
-            return True
-        if not self.key_frames:
-            return target - position <= _MAX_FORWARD
-        return self.key_before(target) <= position
-
 
 class VideoDecoder:
     """Numbered frames of one file, from any index on.
@@ -76,6 +66,16 @@ class VideoDecoder:
     def damaged(self) -> bool:
         """Whether damage was met: from then on every access decodes from the beginning."""
         return not self._stream.threaded
+
+    def reaches(self, target: int, position: int) -> bool:
+        """Whether decoding on from `position` gets to `target` no later than a seek would."""
+        if target < position:
+            return False
+        if self.damaged or not self.table.by_pts:
+            return True
+        if not self.table.key_frames:
+            return target - position <= _MAX_FORWARD
+        return self.table.key_before(target) <= position
 
     def frames_from(self, start: int) -> Iterator[tuple[int, VideoFrame]]:
         """(index, frame) in order from some index <= start up to the last frame of the table.

@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clips import HEIGHT, WIDTH, Clip, is_upright, read_index, write_sound
+from clips import HEIGHT, WIDTH, Clip, draw_frame, is_upright, read_index, write_sound
 
 from edgetam_label.errors import Cancelled, MediaError, UsageError
 from edgetam_label.frames import Frames
@@ -128,6 +128,34 @@ def test_partial_iteration_both_ways_with_a_tiny_budget(folder: Path) -> None:
             frames.iter(*wrong)
     with pytest.raises(UsageError, match="step 1 or -1, not 2"):
         frames.iter(step=2)
+
+
+@pytest.mark.parametrize("matrix", [(-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0)])
+def test_mirrored_displays_are_shown_mirrored(
+    matrix: tuple[int, int, int, int], folder: Path
+) -> None:
+    """(a, b, c, d) maps a stored pixel (x, y) to the shown (a x + c y, b x + d y)."""
+    a, b, c, d = matrix
+    path = folder / f"mirror{a}{b}{c}{d}.mp4"
+    stored = draw_frame(9)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        one = 1 << 16
+        stream.set_display_matrix([a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30])
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(stored, "rgb24")))
+        container.mux(stream.encode(None))
+    shown = Frames.open(path)[0].astype(int)
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
+    to_x, to_y = a * x + c * y, b * x + d * y
+    expected = np.zeros_like(shown)
+    expected[to_y - to_y.min(), to_x - to_x.min()] = stored
+    assert np.abs(shown - expected).mean() < 12
+
+
+@pytest.mark.parametrize("name", ["with space.mp4", "100%03d.mp4", "name#1?.mp4", "видео.mp4"])
+def test_any_file_name_is_taken_literally(name: str, folder: Path) -> None:
+    assert read_index(Frames.open(Clip(name, num_frames=3).write(folder))[2]) == 2
 
 
 def test_images_belong_to_the_caller(folder: Path) -> None:
