@@ -7,7 +7,9 @@ an error names the flag or the variable it came from.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -60,6 +62,23 @@ def json_option(command: F) -> F:
     return click.option(
         "--json", "as_json", is_flag=True, help="Print one JSON document on standard output."
     )(command)
+
+
+@contextmanager
+def progress_bar(
+    what: str, unit: str, *, scaled: bool = False
+) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on standard error for (done, total) reports; silent where no person watches."""
+    from tqdm import tqdm
+
+    watched = sys.stderr.isatty()
+    with tqdm(desc=what, unit=unit, unit_scale=scaled, leave=False, disable=not watched) as bar:
+
+        def show(done: int, total: int | None) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
 
 
 def print_json(value: Any) -> None:

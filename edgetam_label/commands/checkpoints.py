@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from edgetam_label.known_checkpoints import (
     git_blob_id,
     known_checkpoint,
 )
-from edgetam_label.options import json_option, print_json
+from edgetam_label.options import json_option, print_json, progress_bar
 from edgetam_label.settings import Settings
 
 
@@ -65,16 +64,7 @@ def download(name: str, mirror: str | None, as_json: bool) -> None:
     """
     known_checkpoint(name)
     settings = Settings.load(mirror=mirror)
-    from tqdm import tqdm
-
-    with tqdm(
-        desc=name, unit="B", unit_scale=True, leave=False, disable=not sys.stderr.isatty()
-    ) as bar:
-
-        def progress(done: int, total: int | None) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with progress_bar(name, "B", scaled=True) as progress:
         path = download_checkpoint(
             name, settings.checkpoint_dir, mirror=settings.mirror, progress=progress
         )
