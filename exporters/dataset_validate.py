@@ -58,8 +58,7 @@ def validate(format_name: str, folder: Path, *, limit: int = 200) -> ValidationR
     entry = find_format(format_name)
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder; give the folder of a {entry.name} dataset.")
-    module = import_module(f".dataset_validate_{entry.name}", __package__)
-    rules: dict[str, str] = {**module.RULES, **COMMON_RULES}
+    module, rules = _module(entry.name), rules_of(entry.name)
     kept: list[Finding] = []
     errors = warnings = 0
     for finding in chain(_guarded(module.check, folder), _check_manifest(folder)):
@@ -69,6 +68,15 @@ def validate(format_name: str, folder: Path, *, limit: int = 200) -> ValidationR
         if len(kept) < limit:
             kept.append(finding)
     return ValidationReport(entry.name, folder, tuple(kept), errors, warnings, rules)
+
+
+def rules_of(format_name: str) -> dict[str, str]:
+    """What is checked, in words, by rule."""
+    return {**_module(find_format(format_name).name).RULES, **COMMON_RULES}
+
+
+def _module(name: str) -> Any:
+    return import_module(f".dataset_validate_{name}", __package__)
 
 
 def _guarded(check: Check, folder: Path) -> Iterator[Finding]:
