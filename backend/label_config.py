@@ -170,6 +170,8 @@ class LabelConfig:
         Raises ConfigProblem, naming the tag or label to add.
         """
         outputs = self.controls_of(object_name, OUTPUT_TAGS)
+        # a smart rectangle is there to prompt with; it takes the answer only where nothing else does
+        outputs.sort(key=lambda c: c.smart and c.tag in PROMPT_TAGS)
         if not outputs:
             raise ConfigProblem(_no_output(object_name))
         fitting = [c for c in outputs if c.accepts(label)]
@@ -298,9 +300,10 @@ def _image_problems(config: LabelConfig, image: ObjectTag) -> Iterator[Problem]:
         dynamic = any(not c.labels for c in outputs)
         missing = [label for label in prompt.labels if label not in known]
         if outputs and missing and not dynamic:
+            target = f'<{outputs[0].tag} name="{outputs[0].name}">'
             yield Problem(
                 f'<{prompt.tag} name="{prompt.name}"> offers {", ".join(map(repr, missing))}, '
-                f'which no output tag has; add the label to <{outputs[0].tag} name="{outputs[0].name}">.',
+                f"which no output tag has; add the label to {target}.",
                 fatal=False,
             )
 

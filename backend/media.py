@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import random
+import re
 import tempfile
 import threading
 import time
@@ -35,6 +36,7 @@ FRESH_SECONDS = 300.0  # a click must not wait for a revalidation; five minutes 
 RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 MAX_WAIT = 20.0
 SNIFF_BYTES = 512
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -130,13 +132,11 @@ class MediaCache:
             Origin.of(url)  # refuses what is malformed
             _refuse_traversal(url)
             return self._client.own(url)
-        if "://" in url or url.startswith("//") or url.split("/", 1)[0].endswith(":"):
+        if url.startswith("//") or _SCHEME.match(url):
             raise FetchRefused(
                 f"The address {shown(url)} is refused; media must be http(s), a Label Studio path "
                 "such as /data/upload/…, or cloud storage connected to Label Studio."
             )
-        if url.startswith("data:"):
-            raise FetchRefused("Media inside a data: address is refused; upload the file instead.")
         _refuse_traversal(url)
         return self._client.absolute(url if url.startswith("/") else "/" + url)
 
