@@ -123,6 +123,7 @@ def _annotations(dataset: Dataset, videos: tuple[Video, ...]) -> Iterator[dict[s
                     "iscrowd": int(bool(entry.attributes.get("iscrowd"))),
                     "track_id": entry.dataset_id,
                     "instance_id": entry.dataset_id,
+                    "attributes": {"track_id": entry.dataset_id},  # what datumaro and CVAT keep
                 }
                 if not video.is_still:
                     annotation["video_id"] = video.id
