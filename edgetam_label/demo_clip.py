@@ -263,7 +263,9 @@ def _track(
     angle: NDArray[np.float64],
     beat: NDArray[np.float64],
 ) -> Track:
-    return Track(np.stack([x, y], axis=1), np.full(len(x), unit), angle, beat, 1.0, 1.0)
+    return Track(
+        np.stack([x, y], axis=1), np.full(len(x), unit), angle, beat, np.ones(len(x)), 1.0, 1.0
+    )
 
 
 def _ball(shop: Workshop, color: _Color) -> Thing:

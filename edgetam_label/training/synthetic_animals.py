@@ -1,4 +1,4 @@
-"""Four-legged animals from the side."""
+"""Four-legged animals from the side, and creatures of any build."""
 
 from __future__ import annotations
 
@@ -131,3 +131,56 @@ def quadruped(shop: Workshop) -> Thing:
         )
         rig.skin(lower, shin, 6 if near else 1)
     return rig.finish("quadruped")
+
+
+def creature(shop: Workshop) -> Thing:
+    """A body of no known kind: limbs on limbs, so that "what moves together" is the only rule."""
+    rng = shop.rng
+    shaggy = float(rng.uniform(0.004, 0.02)) if rng.random() < 0.25 else 0.0
+    rig = Rig(shop, shaggy=shaggy, round=float(rng.uniform(0.1, 0.9)))
+    coats = [shop.material() for _ in range(int(rng.choice([1, 1, 2, 3])))]
+    girth = rng.uniform(0.12, 0.4)
+    length = rng.uniform(0.2, 0.8)
+    body = rig.bone(-1, (-length / 2, 0.0), rng.normal(0, 0.5), 0.06, rng.uniform(0, 6))
+    trunk = capsule(girth, girth * rng.uniform(0.5, 1.3), length, rng.normal(0, 0.15), 16)
+    rig.skin(body, [([trunk], coats[0], 0.9)], 5)
+    swing = float(rng.choice([0.05, 0.25, 0.5]))
+    pairs = rng.random() < 0.6  # limbs come in pairs, near and far
+    for _ in range(int(rng.integers(1, 4) if pairs else rng.integers(2, 7))):
+        at, angle = rng.uniform(-0.1, 1.1) * length, rng.uniform(0, 2 * np.pi)
+        limb = rng.uniform(0.2, 0.6)
+        thick = girth * rng.uniform(0.15, 0.55)
+        taper = rng.uniform(0.4, 1.2)
+        coat = coats[int(rng.integers(len(coats)))]
+        joints, bend = int(rng.integers(1, 4)), rng.normal(0, 0.5)
+        tip = rng.random() < 0.5
+        for near in (0, 1) if pairs else (1,):
+            parent, start = body, (at, rng.normal(0, 0.3) * girth)
+            phase = rng.uniform(0, 6)
+            turned = angle + (rng.normal(0, 0.25) if pairs else 0.0)
+            depth = 6 if near else 1
+            for joint in range(joints):
+                reach, wide = limb / joints, thick * taper**joint
+                bone = rig.bone(parent, start, turned if joint == 0 else bend, swing, phase - joint)
+                layers: Layers = [([capsule(wide, wide * taper, reach, 0.0, 10)], coat, 0.8)]
+                if tip and joint == joints - 1:
+                    end = ellipse(wide * 1.5, wide * 1.2, (reach, 0.0))
+                    layers.append(([end], coats[-1], 0.8))
+                rig.skin(bone, layers, depth)
+                parent, start = bone, (reach, 0.0)
+    if rng.random() < 0.6:  # something like a head
+        neck = rig.bone(body, (length, 0.0), rng.normal(0, 0.7), swing * 0.5, rng.uniform(0, 6))
+        size = girth * rng.uniform(0.4, 1.0)
+        head: Layers = [
+            ([ellipse(size, size * rng.uniform(0.6, 1), (size * 0.9, 0))], coats[-1], 0.9)
+        ]
+        if rng.random() < 0.6:
+            head.append(
+                (
+                    [ellipse(size * 0.15, size * 0.15, (size, -size * 0.3))],
+                    shop.tone(20, 18, 18),
+                    0.3,
+                )
+            )
+        rig.skin(neck, head, 7)
+    return rig.finish("creature", elastic=float(rng.uniform(0, 0.4)))

@@ -37,6 +37,12 @@ def _frequencies() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return np.meshgrid(freq, freq)
 
 
+def grain(rng: Generator) -> Image:
+    """Nearly white noise: structure that is strongest at the finest scale."""
+    kx, ky = _frequencies()
+    return _spectrum(rng, 1 / np.maximum(np.hypot(kx, ky), 1) ** rng.uniform(0.3, 0.95))
+
+
 def fractal(rng: Generator) -> Image:
     kx, ky = _frequencies()
     return _spectrum(rng, 1 / np.maximum(np.hypot(kx, ky), 1) ** rng.uniform(0.9, 1.6))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]  # float64
 
 
 BACKGROUND_DEPTH = 0.8  # parallax factor of everything painted into the background
@@ -19,6 +20,7 @@ class Track:
     """One thing through the clip; all in frame pixels and radians, one entry per frame.
 
     centre: (T, 2); scale: (T,) pixels per object unit; angle: (T,); beat: (T,) phase of its limbs;
+    squeeze: (T,) width against height, as of a thing that turns about its upright axis;
     mirror: -1 flips left and right; depth: parallax factor, above 1 is nearer than the scene.
     """
 
@@ -26,6 +28,7 @@ class Track:
     scale: Array
     angle: Array
     beat: Array
+    squeeze: Array
     mirror: float
     depth: float
 
@@ -34,7 +37,8 @@ class Track:
         c = np.cos(self.angle[frame]) * self.scale[frame]
         s = np.sin(self.angle[frame]) * self.scale[frame]
         x, y = self.centre[frame]
-        return np.array([[c * self.mirror, -s, x], [s * self.mirror, c, y], [0, 0, 1]])
+        flat = self.mirror * self.squeeze[frame]
+        return np.array([[c * flat, -s, x], [s * flat, c, y], [0, 0, 1]])
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,9 @@ class Camera:
         return np.array([[c, -s, shift[0]], [s, c, shift[1]], [0, 0, 1]])
 
 
-def make_camera(rng: Generator, height: int, width: int, num_frames: int) -> Camera:
+def make_camera(rng: Generator, height: int, width: int, num_frames: int, pace: float) -> Camera:
     """A tripod, a slow pan, or a hand that shakes; the first frame is always unmoved."""
-    t = np.arange(num_frames, dtype=np.float64)
+    t: Array = np.arange(num_frames) * pace
     size = min(height, width)
     pan = rng.normal(0, rng.choice([0.0, 0.004, 0.015]), 2) * size
     offset = t[:, None] * pan
@@ -90,10 +94,11 @@ def make_track(
     radius: float,
     stands: bool,
     fast: bool,
+    pace: float,
     leaves: bool,
 ) -> Track:
     """A path from `centre` with `radius` pixels per unit; `leaves` makes it go and return."""
-    t = np.arange(num_frames, dtype=np.float64)
+    t: Array = np.arange(num_frames) * pace
     size = min(height, width)
     speed = float(np.exp(rng.normal(np.log(0.012), 0.8))) * size * (2.5 if fast else 1)
     speed = min(speed, 0.12 * size)
@@ -107,17 +112,19 @@ def make_track(
     if leaves:
         side = -1.0 if centre[0] < width / 2 else 1.0
         reach = (centre[0] if side < 0 else width - centre[0]) + radius * 1.3
-        away = np.sin(np.pi * t / max(num_frames - 1, 1)) ** 2
+        away = np.sin(np.pi * np.linspace(0, 1, num_frames)) ** 2
         path = path * 0.3 + np.stack([side * reach * away, 0 * t], axis=1)
     start = int(rng.integers(num_frames)) if rng.random() < 0.3 and not leaves else 0
     path = path - path[start]
-    growth = np.exp(np.cumsum(np.full(num_frames, rng.normal(0, 0.008)))) * (
+    growth = np.exp(t * rng.normal(0, rng.choice([0.003, 0.015]))) * (
         1 + 0.03 * np.sin(t * rng.uniform(0.1, 0.8)) * rng.random()
     )
     spin = rng.normal(0, 0.01) if stands else rng.normal(0, rng.choice([0.0, 0.03, 0.12]))
     tilt = rng.normal(0, 0.1) if stands else rng.uniform(0, 2 * np.pi) * (rng.random() < 0.6)
     rocking = rng.normal(0, 0.05) * np.sin(t * rng.uniform(0.2, 0.9))
     beat = t * rng.uniform(0.2, 0.9) + rng.uniform(0, 2 * np.pi)
+    flat = rng.uniform(0, 0.55) if rng.random() < 0.4 else 0.0
+    squeeze = 1 - flat * np.sin(t * rng.uniform(0.03, 0.3) + rng.uniform(0, np.pi)) ** 2
     mirror = -1.0 if rng.random() < 0.5 else 1.0
     depth = float(rng.uniform(0.8, 1.25))
     return Track(
@@ -125,6 +132,7 @@ def make_track(
         radius * growth / growth[0],
         tilt + spin * t + rocking,
         beat,
+        squeeze,
         mirror,
         depth,
     )

@@ -12,7 +12,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from edgetam_label.training import synthetic_objects as objects
-from edgetam_label.training.synthetic_animals import quadruped
+from edgetam_label.training.synthetic_animals import creature, quadruped
 from edgetam_label.training.synthetic_backgrounds import paint_background
 from edgetam_label.training.synthetic_cutouts import cutout, scene_things
 from edgetam_label.training.synthetic_lens import Lens, make_lens
@@ -38,6 +38,7 @@ Maker = Callable[[Workshop], Thing | None]
 TRAIN_MAKERS: dict[str, tuple[Maker, float]] = {
     "person": (person, 5.0),
     "quadruped": (quadruped, 4.0),
+    "creature": (creature, 3.0),
     "face": (face, 1.5),
     "car": (car, 2.0),
     "bicycle": (bicycle, 0.5),
@@ -94,6 +95,7 @@ class _Set:
     split: Split
     light: Light
     background: NDArray[Any]
+    pace: float  # how much happens between two frames: clips are fast or slow as a whole
 
     @property
     def size(self) -> int:
@@ -113,14 +115,15 @@ def make_scene(
     background = place.image
     if rng.random() < 0.3 and not place.outlines:  # out of focus
         background = cv2.GaussianBlur(background, (0, 0), float(rng.uniform(0.004, 0.018)) * size)
-    stage = _Set(rng, height, width, num_frames, split, light, background)
+    pace = float(np.exp(rng.uniform(np.log(0.5), np.log(2.5))))
+    stage = _Set(rng, height, width, num_frames, split, light, background, pace)
     placed = _place_scene(stage, place.outlines)
     placed += _place_things(stage, placed, max_objects)
     strength = float(rng.uniform(0.15, 0.65)) if rng.random() < 0.75 else 0.0
     reach = float(rng.uniform(0.03, 0.35))
     shift = (float(-light.direction[0]) * reach, float(-light.direction[1]) * reach)
     shadows = Shadows(strength, shift, float(rng.uniform(0.03, 0.2)))
-    camera = make_camera(rng, height, width, num_frames)
+    camera = make_camera(rng, height, width, num_frames, stage.pace)
     lens = make_lens(rng, height, width, num_frames)
     shutter = float(rng.uniform(0.2, 0.8)) if rng.random() < 0.5 else 0.0
     return Scene(background, placed, camera, shadows, lens, shutter)
@@ -140,7 +143,9 @@ def _place_scene(stage: _Set, outlines: tuple[NDArray[np.float64], ...]) -> tupl
     rows, columns = stage.background.shape[:2]
     still = np.zeros(stage.num_frames)
     corner = np.array([-(columns - stage.width) / 2, -(rows - stage.height) / 2])
-    track = Track(still[:, None] + corner, still + 1, still, still, 1.0, BACKGROUND_DEPTH)
+    track = Track(
+        still[:, None] + corner, still + 1, still, still, still + 1, 1.0, BACKGROUND_DEPTH
+    )
     calm = np.zeros((4, 4, 2), np.float32)
     return tuple(Placed(thing, track, index, calm, 0.0) for index, thing in enumerate(things))
 
@@ -219,6 +224,7 @@ def _set_going(
         radius=radius * stage.size,
         stands=thing.stands,
         fast=thing.fast,
+        pace=stage.pace,
         leaves=stage.num_frames > 3 and rng.random() < (0.08 if main else 0.2),
     )
     ripple = rng.normal(0, 1, (4, 4, 2)).astype(np.float32)

@@ -23,6 +23,7 @@ from edgetam_label.training.synthetic_fields import (
     clouds,
     folds,
     fractal,
+    grain,
     relief,
 )
 from edgetam_label.training.synthetic_photos import Photographs, load_photographs
@@ -192,5 +193,5 @@ def load_textures(split: str) -> Textures:
     soft = tuple(
         relief((clouds, folds, fractal)[index % 3](rng), rng.uniform(10, 55)) for index in range(15)
     )
-    grit = tuple(relief(fractal(rng), rng.uniform(6, 40)) for _ in range(6))
+    grit = tuple(relief(grain(rng), rng.uniform(5, 40)) for _ in range(6))
     return Textures(fields, soft, grit, load_photographs(split))
