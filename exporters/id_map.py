@@ -34,8 +34,9 @@ def compose(
     """
     ids = draw(video, frame, options, values)
     areas: dict[int, int] = {}
+    pixels = np.bincount(ids.ravel(), minlength=1 << 16)
     for mask in frame.masks:
-        area = int(np.count_nonzero(ids == _value(video, mask, values)))
+        area = int(pixels[_value(video, mask, values)])
         if area == mask.rle.area:
             video.written(mask)
         elif area:
@@ -55,7 +56,10 @@ def draw(
     """The (H, W) map of object ids of one frame, unaccounted."""
     ids: IdMap = np.zeros((video.height, video.width), dtype=np.uint16)
     for mask in draw_order(video, frame, options):
-        ids[mask.rle.decode()] = _value(video, mask, values)
+        box = mask.rle.box
+        if box is not None:  # only its box: most masks are small beside the frame
+            part = slice(box[1], box[3]), slice(box[0], box[2])
+            ids[part][mask.rle.decode()[part]] = _value(video, mask, values)
     return ids
 
 

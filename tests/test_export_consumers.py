@@ -126,7 +126,8 @@ def test_trackeval_youtube_vis(hard, tmp_path: Path) -> None:
     out = write(hard, "ytvis", tmp_path / "out")
     found = run("scorers", "score_trackeval.py", "ytvis", out, hard[2], tmp_path / "trackers")
     assert found["sequences"] == 2
-    assert found["scores"] and set(found["scores"].values()) == {1.0}
+    scores = found["scores"].values()
+    assert scores and min(scores) > 1 - 1e-12  # TrackMAP sums to 1 - 2e-16
 
 
 def test_trackeval_mots(hard, tmp_path: Path) -> None:

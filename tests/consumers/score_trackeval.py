@@ -74,7 +74,13 @@ elif kind == "ytvis":
         }
     )
     metrics = [
-        trackeval.metrics.TrackMAP({"PRINT_CONFIG": False}),
+        trackeval.metrics.TrackMAP(
+            {
+                "PRINT_CONFIG": False,
+                "USE_TIME_RANGES": False,
+                "AREA_RANGES": [[0, 128**2], [128**2, 256**2], [256**2, 1e10]],
+            }
+        ),
         trackeval.metrics.HOTA(),
     ]
 else:
