@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgetam_label.errors import MediaError
 from edgetam_label.video_decoder import FrameTable, VideoDecoder
-from edgetam_label.video_pixels import frame_bytes, to_rgb
+from edgetam_label.video_pixels import Display, frame_bytes
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 
@@ -59,9 +59,9 @@ class VideoReader(Reader):
     """
 
     def __init__(
-        self, path: Path, table: FrameTable, size: tuple[int, int], threaded: bool, budget: int
+        self, path: Path, table: FrameTable, display: Display, threaded: bool, budget: int
     ) -> None:
-        self._path, self._table, self._size = path, table, size
+        self._path, self._table, self._display = path, table, display
         self._threaded, self._budget = threaded, budget
         self._lock = threading.Lock()
         self._cache: OrderedDict[int, VideoFrame] = OrderedDict()
@@ -77,7 +77,7 @@ class VideoReader(Reader):
                 frame = self._decode_to(idx)
             else:
                 self._cache.move_to_end(idx)
-            return to_rgb(frame, *self._size)
+            return self._display.to_rgb(frame)
 
     def _decode_to(self, idx: int) -> VideoFrame:
         decoder = self._decoder = self._decoder or self._new_decoder()
@@ -109,7 +109,7 @@ class VideoReader(Reader):
         try:
             for idx, frame in decoder.frames_from(wanted[0]):
                 if idx >= wanted[0]:
-                    yield idx, to_rgb(frame, *self._size)
+                    yield idx, self._display.to_rgb(frame)
                 if idx >= wanted[-1]:
                     return
             raise _not_decodable(self._path, wanted[-1])
@@ -124,7 +124,7 @@ class VideoReader(Reader):
                 chunk = self._chunk_up_to(decoder, top, bottom)
                 while chunk:
                     top, frame = chunk.pop()
-                    yield top, to_rgb(frame, *self._size)
+                    yield top, self._display.to_rgb(frame)
                 top -= 1
         finally:
             decoder.close()

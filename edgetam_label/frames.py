@@ -21,8 +21,7 @@ from edgetam_label.media_identity import (
     Work,
     sha256_of_file,
 )
-from edgetam_label.video_index import IndexMode, build_index, known_table
-from edgetam_label.video_stream import VideoStream
+from edgetam_label.video_index import IndexMode, build_index, known_index
 
 __all__ = ["Frames", "MediaIdentity"]
 
@@ -171,20 +170,24 @@ def _open_video(
     work.total = size_bytes * (1 if known else 2)
     sha256 = sha256_of_file(path, work.advance)
     if known is not None:
-        stream = VideoStream(path)
-        table = known_table(stream, known.pts, known.time_base)
-        stream.close()
+        found = known_index(path, known.pts, known.time_base, (known.width, known.height))
         identity = replace(known, source=str(path), sha256=sha256)
-        reader = VideoReader(path, table, (known.width, known.height), True, budget)
-        return Frames(identity, reader)
-    found = build_index(path, mode, lambda position: work.reach(size_bytes + position))
-    work.reach(2 * size_bytes)
-    size = (found.width, found.height)
-    pts = found.table.pts
-    identity = MediaIdentity(
-        str(path), "video", size_bytes, sha256, *size, len(pts), pts, found.time_base
-    )
-    reader = VideoReader(path, found.table, size, not found.damaged, budget)
+    else:
+        found = build_index(path, mode, lambda position: work.reach(size_bytes + position))
+        work.reach(2 * size_bytes)
+        shown, pts = found.display, found.table.pts
+        identity = MediaIdentity(
+            str(path),
+            "video",
+            size_bytes,
+            sha256,
+            shown.width,
+            shown.height,
+            len(pts),
+            pts,
+            found.time_base,
+        )
+    reader = VideoReader(path, found.table, found.display, not found.damaged, budget)
     return Frames(identity, reader, found.warnings)
 
 

@@ -13,10 +13,12 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Literal
 
+from av.video.frame import VideoFrame
+
 from edgetam_label.errors import MediaError
 from edgetam_label.image_files import MAX_PIXELS
 from edgetam_label.video_decoder import FrameTable
-from edgetam_label.video_pixels import display_size
+from edgetam_label.video_pixels import Display
 from edgetam_label.video_stream import DamagedStream, VideoStream
 
 IndexMode = Literal["auto", "decode"]
@@ -36,15 +38,14 @@ _SLACK_S = 0.5  # a header may promise a little more than the frames last
 class VideoIndex:
     """What indexing found out.
 
-    width, height: of the first frame, after rotation. damaged: decode with one thread.
+    display: as the first frame says. damaged: decode with one thread, from the beginning.
     decoded: the whole file was decoded (and not only its packets read).
     warnings: sentences for people, () for a sound file.
     """
 
     table: FrameTable
     time_base: tuple[int, int]
-    width: int
-    height: int
+    display: Display
     damaged: bool
     decoded: bool
     warnings: tuple[str, ...] = ()
@@ -71,14 +72,38 @@ def build_index(path: Path, mode: IndexMode = "auto", tick: Tick | None = None) 
         stream.close()
 
 
-def known_table(
-    stream: VideoStream, pts: tuple[int, ...], time_base: tuple[int, int]
-) -> FrameTable:
-    """The table of a video that was indexed before, without reading the video again.
+def known_index(
+    path: Path, pts: tuple[int, ...], time_base: tuple[int, int], size: tuple[int, int]
+) -> VideoIndex:
+    """The index of a video from the table of an earlier one, decoding the first frame only.
 
-    A table of counted frames has another time base than the stream (see `_counted_base`).
+    size: (width, height) as shown. Raises MediaError if the file shows something else.
     """
-    return FrameTable(pts, time_base == stream.time_base and _increases(pts))
+    stream = VideoStream(path)
+    try:
+        first = _first_frame(stream)
+        display = _checked_display(stream, first)
+        if (display.width, display.height) != size:
+            raise MediaError(
+                f"{path} shows {display.width}x{display.height} pixels, not {size[0]}x{size[1]} as "
+                "before; was it decoded with other software? Start a new session on it."
+            )
+        # A table of counted frames has another time base than the stream (see `_counted_base`).
+        table = FrameTable(pts, time_base == stream.time_base and _increases(pts))
+        return VideoIndex(table, time_base, display, damaged=stream.damaged, decoded=False)
+    finally:
+        stream.close()
+
+
+def _first_frame(stream: VideoStream) -> VideoFrame:
+    try:
+        first = next(stream.decoded(), None)
+    except DamagedStream:
+        stream.use_one_thread()
+        first = next(stream.decoded(), None)
+    if first is None:
+        raise MediaError(f"{stream.path} holds no frame that can be decoded; fetch it again.")
+    return first
 
 
 def _increases(pts: Sequence[int]) -> bool:
@@ -125,10 +150,10 @@ def _checked_at_both_ends(stream: VideoStream, table: FrameTable) -> VideoIndex 
     expected = list(table.pts[last_key:])
     if [f.pts for f in head] != list(table.pts[: len(head)]) or tail[-len(expected) :] != expected:
         return None
-    if not head or any(display_size(f) != display_size(head[0]) for f in head):
+    if not head or any((f.width, f.height) != (head[0].width, head[0].height) for f in head):
         return None
-    width, height = _checked_size(stream.path, *display_size(head[0]))
-    return VideoIndex(table, stream.time_base, width, height, damaged=False, decoded=False)
+    display = _checked_display(stream, head[0])
+    return VideoIndex(table, stream.time_base, display, damaged=False, decoded=False)
 
 
 def _index_from_frames(stream: VideoStream, tick: Tick) -> VideoIndex:
@@ -136,28 +161,29 @@ def _index_from_frames(stream: VideoStream, tick: Tick) -> VideoIndex:
     stamps: list[int | None] = []
     keys: list[int] = []
     sizes: dict[tuple[int, int], int] = {}
+    display: Display | None = None
     for frame in stream.decoded():
-        sizes.setdefault(display_size(frame), len(stamps))
+        display = display or _checked_display(stream, frame)
+        sizes.setdefault(display.shown_size(frame), len(stamps))
         if frame.key_frame:
             keys.append(len(stamps))
         stamps.append(frame.pts)
         tick(stream.position)
-    if not stamps:
+    if display is None:
         raise MediaError(
             f"{stream.path} holds no frame that can be decoded; the recording or download may be "
             "cut off: fetch it again."
         )
-    (width, height), *others = sizes
-    _checked_size(stream.path, width, height)
+    _, *others = sizes
     table, time_base = _table(stream, stamps, tuple(keys))
     found = _damage_sentences(stream, table)
     if others:
         found += (
             f"{stream.path.name} changes its size to {others[0][0]}x{others[0][1]} at frame "
-            f"{sizes[others[0]]}; such frames are scaled to {width}x{height}.",
+            f"{sizes[others[0]]}; such frames are scaled to {display.width}x{display.height}.",
         )
     return VideoIndex(
-        table, time_base, width, height, damaged=stream.damaged, decoded=True, warnings=found
+        table, time_base, display, damaged=stream.damaged, decoded=True, warnings=found
     )
 
 
@@ -206,10 +232,11 @@ def _promised(stream: VideoStream) -> float:
     return 0.0
 
 
-def _checked_size(path: Path, width: int, height: int) -> tuple[int, int]:
-    if width * height > MAX_PIXELS:
+def _checked_display(stream: VideoStream, frame: VideoFrame) -> Display:
+    display = Display.of(frame)
+    if display.width * display.height > MAX_PIXELS:
         raise MediaError(
-            f"{path} has frames of {width}x{height} pixels, more than {MAX_PIXELS:,}; "
-            "scale it down."
+            f"{stream.path} has frames of {display.width}x{display.height} pixels, more than "
+            f"{MAX_PIXELS:,}; scale it down."
         )
-    return width, height
+    return display

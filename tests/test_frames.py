@@ -83,7 +83,7 @@ def test_index_from_packets_equals_index_from_decoding(clip: Clip, folder: Path)
     quick, full = build_index(path), build_index(path, "decode")
     assert full.decoded
     assert (quick.table.pts, quick.time_base) == (full.table.pts, full.time_base)
-    assert (quick.width, quick.height) == (full.width, full.height)
+    assert quick.display == full.display
 
 
 def test_usual_files_are_indexed_without_decoding_and_edited_ones_are_not(folder: Path) -> None:
