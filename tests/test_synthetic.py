@@ -9,7 +9,8 @@ import av
 import numpy as np
 import pytest
 
-from edgetam_label.demo_clip import demo_frames, render_demo_clip
+from edgetam_label.demo_clip import render_demo_clip
+from edgetam_label.demo_scene import demo_frames
 from edgetam_label.errors import UsageError
 from edgetam_label.training.clips import Clip, ClipSource, MixedClips
 from edgetam_label.training.synthetic import SyntheticClips, synthetic_clip

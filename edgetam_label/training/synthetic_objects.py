@@ -6,92 +6,14 @@ import numpy as np
 
 from edgetam_label.training.synthetic_shapes import (
     Contour,
-    Shape,
     capsule,
     ellipse,
     polygon,
-    smooth_blob,
     superellipse,
     turn,
 )
-from edgetam_label.training.synthetic_sprites import Canvas
 from edgetam_label.training.synthetic_textures import random_color
-from edgetam_label.training.synthetic_things import Thing, Workshop
-
-
-def _moved(shape: Shape, angle: float, at: tuple[float, float], scale: float) -> Shape:
-    return [turn(contour, angle, at, scale) for contour in shape]
-
-
-def _single(kind: str, canvas: Canvas, parts: int, **traits: float) -> Thing:
-    stands, fast = bool(traits.get("stands", 0)), bool(traits.get("fast", 0))
-    elastic = float(traits.get("elastic", 0))
-    return Thing(kind, (canvas.finish(),), (-1,), None, parts, stands, fast, elastic)
-
-
-def simple(shop: Workshop) -> Thing:
-    """One shape, sometimes with prints, spots or a band across it."""
-    rng, canvas = shop.rng, shop.canvas(-1, -1, 1, 1)
-    canvas.paint(shop.shape(), shop.material(), shop.light, part=1, bump=rng.uniform(0, 1))
-    parts = 1
-    for _ in range(int(rng.choice([0, 0, 1, 2, 4]))):
-        parts += 1
-        at = (float(rng.uniform(-0.6, 0.6)), float(rng.uniform(-0.6, 0.6)))
-        mark = _moved(shop.shape(), rng.uniform(0, 6.28), at, rng.uniform(0.12, 0.5))
-        canvas.paint(
-            mark, shop.material(), shop.light, part=parts, bump=rng.uniform(0, 0.5), inside=True
-        )
-    return _single("simple", canvas, parts, elastic=rng.uniform(0, 1))
-
-
-def lump(shop: Workshop) -> Thing:
-    """Two to six pieces of different material that touch."""
-    rng, canvas = shop.rng, shop.canvas(-1, -1, 1, 1)
-    count = int(rng.integers(2, 7))
-    spots = [(float(rng.normal(0, 0.1)), float(rng.normal(0, 0.1)))]
-    materials = [shop.material() for _ in range(int(rng.integers(1, 4)))]
-    for index in range(count):
-        scale = rng.uniform(0.25, 0.6)
-        x, y = spots[int(rng.integers(len(spots)))]
-        angle = rng.uniform(0, 6.28)
-        reach = scale * rng.uniform(0.5, 1.0) if index else 0
-        at = (
-            float(np.clip(x + reach * np.cos(angle), -0.6, 0.6)),
-            float(np.clip(y + reach * np.sin(angle), -0.6, 0.6)),
-        )
-        spots.append(at)
-        material = materials[int(rng.integers(len(materials)))]
-        canvas.paint(
-            _moved(shop.shape(), angle, at, scale),
-            material,
-            shop.light,
-            part=index + 1,
-            bump=rng.uniform(0.2, 1),
-        )
-    return _single("lump", canvas, count, elastic=rng.uniform(0, 1))
-
-
-def ball(shop: Workshop) -> Thing:
-    rng, canvas = shop.rng, shop.canvas(-1, -1, 1, 1)
-    disc = [ellipse(0.98, 0.98)]
-    canvas.paint(disc, shop.material(), shop.light, part=1, bump=1)
-    parts = 1
-    for _ in range(int(rng.choice([0, 0, 1, 3]))):
-        parts += 1
-        stripe = rng.random() < 0.5
-        mark = superellipse(1.2, 0.16, 6) if stripe else ellipse(0.3, 0.3)
-        at = (
-            (0.0, 0.0) if stripe else (float(rng.uniform(-0.7, 0.7)), float(rng.uniform(-0.7, 0.7)))
-        )
-        canvas.paint(
-            [turn(mark, rng.uniform(0, 6), at)],
-            shop.material(),
-            shop.light,
-            part=parts,
-            bump=0,
-            inside=True,
-        )
-    return _single("ball", canvas, parts, fast=1)
+from edgetam_label.training.synthetic_things import Thing, Workshop, single
 
 
 def mug(shop: Workshop) -> Thing:
@@ -119,7 +41,7 @@ def mug(shop: Workshop) -> Thing:
         bump=0,
         inside=True,
     )
-    return _single("mug", canvas, 4, stands=1)
+    return single("mug", canvas, 4, stands=True)
 
 
 def bottle(shop: Workshop) -> Thing:
@@ -151,7 +73,7 @@ def bottle(shop: Workshop) -> Thing:
         bump=0.4,
         inside=True,
     )
-    return _single("bottle", canvas, 3, stands=1)
+    return single("bottle", canvas, 3, stands=True)
 
 
 def phone(shop: Workshop) -> Thing:
@@ -177,7 +99,7 @@ def phone(shop: Workshop) -> Thing:
             part=3,
             bump=0.3,
         )
-    return _single("phone", canvas, 3)
+    return single("phone", canvas, 3)
 
 
 def carton(shop: Workshop) -> Thing:
@@ -204,7 +126,7 @@ def carton(shop: Workshop) -> Thing:
             part=part,
             bump=0,
         )
-    return _single("carton", canvas, 3, stands=1)
+    return single("carton", canvas, 3, stands=True)
 
 
 def furniture(shop: Workshop) -> Thing:
@@ -237,7 +159,7 @@ def furniture(shop: Workshop) -> Thing:
         part=1,
         bump=0.5,
     )
-    return _single("furniture", canvas, 3, stands=1)
+    return single("furniture", canvas, 3, stands=True)
 
 
 def plant(shop: Workshop) -> Thing:
@@ -259,7 +181,7 @@ def plant(shop: Workshop) -> Thing:
     if rng.random() < 0.7:
         pot = np.array([(-0.35, 0.15), (0.35, 0.15), (0.25, 0.95), (-0.25, 0.95)], np.float32)
         canvas.paint([pot], shop.material(), shop.light, part=2, bump=0.8)
-    return _single("plant", canvas, 2, stands=1, elastic=0.5)
+    return single("plant", canvas, 2, stands=1, elastic=0.5)
 
 
 def sign(shop: Workshop) -> Thing:
@@ -274,7 +196,7 @@ def sign(shop: Workshop) -> Thing:
         canvas.paint(
             [turn(plate, 0, (0, -0.6), 0.38)], shop.material(), shop.light, part=2, bump=0.1
         )
-    return _single("sign", canvas, 2, stands=1)
+    return single("sign", canvas, 2, stands=True)
 
 
 def cloth(shop: Workshop) -> Thing:
@@ -285,7 +207,7 @@ def cloth(shop: Workshop) -> Thing:
         np.float32
     )
     canvas.paint([base * 0.95], shop.material(), shop.light, part=1, bump=0.3)
-    return _single("cloth", canvas, 1, elastic=2.0)
+    return single("cloth", canvas, 1, elastic=2.0)
 
 
 def lamp(shop: Workshop) -> Thing:
@@ -297,7 +219,7 @@ def lamp(shop: Workshop) -> Thing:
     top = rng.uniform(0.2, 0.5)
     shade_ = np.array([(-top, -0.95), (top, -0.95), (0.75, -0.2), (-0.75, -0.2)], np.float32)
     canvas.paint([shade_], shop.material(), shop.light, part=1, bump=0.8)
-    return _single("lamp", canvas, 3, stands=1)
+    return single("lamp", canvas, 3, stands=True)
 
 
 def fish(shop: Workshop) -> Thing:
@@ -326,12 +248,4 @@ def fish(shop: Workshop) -> Thing:
         bump=0.5,
         inside=True,
     )
-    return _single("fish", canvas, 4, elastic=1.5)
-
-
-def rock(shop: Workshop) -> Thing:
-    rng, canvas = shop.rng, shop.canvas(-1, -1, 1, 1)
-    canvas.paint(
-        [smooth_blob(rng, 0.25)], shop.material(), shop.light, part=1, bump=rng.uniform(0.5, 1)
-    )
-    return _single("rock", canvas, 1)
+    return single("fish", canvas, 4, elastic=1.5)

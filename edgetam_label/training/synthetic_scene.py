@@ -11,6 +11,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from edgetam_label.training import synthetic_forms as forms
 from edgetam_label.training import synthetic_objects as objects
 from edgetam_label.training.synthetic_animals import creature, quadruped
 from edgetam_label.training.synthetic_backgrounds import paint_background
@@ -42,9 +43,9 @@ TRAIN_MAKERS: dict[str, tuple[Maker, float]] = {
     "face": (face, 1.5),
     "car": (car, 2.0),
     "bicycle": (bicycle, 0.5),
-    "simple": (objects.simple, 4.0),
-    "lump": (objects.lump, 3.0),
-    "ball": (objects.ball, 1.7),
+    "simple": (forms.simple, 4.0),
+    "lump": (forms.lump, 3.0),
+    "ball": (forms.ball, 1.7),
     "mug": (objects.mug, 0.7),
     "bottle": (objects.bottle, 0.7),
     "phone": (objects.phone, 1.3),
@@ -52,7 +53,7 @@ TRAIN_MAKERS: dict[str, tuple[Maker, float]] = {
     "furniture": (objects.furniture, 0.8),
     "plant": (objects.plant, 0.8),
     "sign": (objects.sign, 0.7),
-    "rock": (objects.rock, 0.5),
+    "rock": (forms.rock, 0.5),
     "cutout": (cutout, 3.0),
 }
 #: `cloth`, `lamp` and `fish` are never in training; neither are the held-out outlines and photos
@@ -60,9 +61,9 @@ HELDOUT_MAKERS: dict[str, tuple[Maker, float]] = {
     "person": (person, 2.0),
     "quadruped": (quadruped, 2.0),
     "car": (car, 1.0),
-    "simple": (objects.simple, 3.0),
-    "lump": (objects.lump, 2.0),
-    "ball": (objects.ball, 1.0),
+    "simple": (forms.simple, 3.0),
+    "lump": (forms.lump, 2.0),
+    "ball": (forms.ball, 1.0),
     "cloth": (objects.cloth, 1.5),
     "lamp": (objects.lamp, 1.5),
     "fish": (objects.fish, 1.5),
@@ -203,7 +204,7 @@ def _make_thing(stage: _Set, centre: tuple[float, float], radius: float) -> Thin
     maker = makers[names[int(rng.choice(len(names), p=shares / shares.sum()))]][0]
     resolution = max(radius * stage.size * 1.05, 6.0)
     shop = Workshop(rng, load_textures(stage.split), stage.light, shapes, resolution, hide)
-    return maker(shop) or objects.simple(shop)
+    return maker(shop) or forms.simple(shop)
 
 
 def _set_going(

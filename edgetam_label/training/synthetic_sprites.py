@@ -155,3 +155,29 @@ def shade(rgb: Image, alpha: Image, light: Light, bump: float) -> Image:
     gain8 = np.clip(gain * 128, 0, 255).astype(np.uint8)
     full = cv2.resize(gain8, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(cv2.multiply(rgb, cv2.merge([full, full, full]), scale=1 / 128), np.uint8)
+
+
+def sphere_light(light: Light, pixels_per_unit: float, radius: float) -> Sprite:
+    """Shade and highlight of a sphere at the origin, to lay over a flat disc.
+
+    Apart from the disc, so that a rolling ball turns under a light that stays.
+    """
+    half = int(np.ceil(radius * pixels_per_unit)) + 1
+    ramp = (np.arange(2 * half + 1) - half) / (radius * pixels_per_unit)
+    x, y = np.meshgrid(ramp, ramp)
+    distance = np.hypot(x, y)
+    z = np.sqrt(np.clip(1 - distance**2, 0, 1))
+    lx, ly, lz = (float(v) for v in light.direction)
+    facing = np.clip(x * lx + y * ly + z * lz, 0, 1)
+    dark = 1 - np.clip(light.ambient + (1 - light.ambient) * facing * 1.2, 0.1, 1)
+    bisector = np.array([lx, ly, lz + 1]) / np.sqrt(2 + 2 * lz)
+    glint = np.clip(x * bisector[0] + y * bisector[1] + z * bisector[2], 0, 1) ** 30
+    shine = 0.8 * light.specular * glint
+    inside = np.clip((1 - distance) * radius * pixels_per_unit + 0.5, 0, 1)
+    alpha = (1 - (1 - dark) * (1 - shine)) * inside
+    rgba = np.repeat((255 * shine * inside)[..., None], 4, axis=2)
+    rgba[..., 3] = 255 * alpha
+    unit = 1 / pixels_per_unit
+    to_object = np.array([[unit, 0, -half * unit], [0, unit, -half * unit], [0, 0, 1]])
+    none = np.zeros(alpha.shape, np.uint8)
+    return Sprite(np.asarray(rgba, np.uint8), none, to_object)

@@ -90,3 +90,16 @@ class Workshop:
     def shape(self) -> Shape:
         names = tuple(self.shapes)
         return self.shapes[names[int(self.rng.integers(len(names)))]](self.rng)
+
+
+def single(
+    kind: str,
+    canvas: Canvas,
+    parts: int,
+    *,
+    stands: bool = False,
+    fast: bool = False,
+    elastic: float = 0.0,
+) -> Thing:
+    """A thing without joints: one painting."""
+    return Thing(kind, (canvas.finish(),), (-1,), None, parts, stands, fast, elastic)
