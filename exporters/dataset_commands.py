@@ -331,7 +331,11 @@ def _joined(names: tuple[str, ...], format_name: str | None, db: str | None) -> 
     parts = [_source(name, format_name, db) for name in names]
     if len(parts) == 1:
         return parts[0]
-    return Source(", ".join(names), lambda: (video for part in parts for video in part.videos()))
+    return Source(
+        ", ".join(names),
+        lambda: (video for part in parts for video in part.videos()),
+        keeps_ids=all(part.keeps_ids for part in parts),
+    )
 
 
 def _tell_stats(found: DatasetStats) -> None:

@@ -68,7 +68,16 @@ class ObjectScore:
 
 
 def pair_videos(first: Source, second: Source) -> list[VideoPair]:
-    """Videos by name; two sources of one video each are paired whatever their names."""
+    """Videos by name; two sources of one video each are paired whatever their names.
+
+    Raises UsageError if only one of them has object identities.
+    """
+    if first.keeps_ids != second.keeps_ids:
+        without = second.title if first.keeps_ids else first.title
+        raise UsageError(
+            f"{without} has labels without object identities (YOLO), the other has objects; "
+            "compare it with another YOLO dataset."
+        )
     ours, theirs = _by_name(first), _by_name(second)
     if len(ours) == len(theirs) == 1:
         (name,), (other,) = ours, theirs

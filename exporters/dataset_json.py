@@ -12,6 +12,7 @@ from typing import IO, Any
 from edgetam_label.errors import ExportError
 
 _CHUNK = 1 << 18
+_AFTER_VALUE = frozenset(",:]} \t\r\n")
 
 
 @dataclass(frozen=True)
@@ -147,13 +148,13 @@ class _Scanner:
             try:
                 value, end = self._decoder.raw_decode(self._text, self._at)
             except json.JSONDecodeError as error:
+                line = self.line + self._text.count("\n", self._at, error.pos)
                 if self._more(wanted):
                     wanted *= 2
                     continue
-                line = self.line + self._text.count("\n", self._at, error.pos)
                 raise ExportError(f"{self._path}, line {line}: {error.msg}.") from error
-            # A number that touches the end of the window may go on in the next chunk.
-            if end == len(self._text) and self._more(wanted):
+            # A number may go on in the next chunk: "1" or "10." at the end of the window.
+            if self._text[end : end + 1] not in _AFTER_VALUE and self._more(wanted):
                 continue
             self._move(end)
             return value

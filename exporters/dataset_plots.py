@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from .dataset_stats import DatasetStats
 
@@ -51,6 +54,8 @@ def write_plots(stats: DatasetStats, path: Path) -> None:
 
 
 def _categories(axes: Axes, stats: DatasetStats) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     rows = sorted(stats.by_category().items(), key=lambda item: (-item[1]["masks"], item[0]))
     families, names = _drawable([label for label, _ in rows[:_MOST_BARS]])
     counts = [row["masks"] for _, row in rows[:_MOST_BARS]]
@@ -59,6 +64,7 @@ def _categories(axes: Axes, stats: DatasetStats) -> None:
         title += f" (the {_MOST_BARS} largest of {len(rows)})"
     positions = list(range(len(names)))
     axes.barh(positions, counts, color=_FILL)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_yticks(positions, names, fontfamily=families)
     axes.invert_yaxis()
     axes.set_title(title, color=_INK, fontsize=11)
@@ -101,8 +107,15 @@ def _powers(axes: Axes, title: str, by_power: dict[int, int], unit: str) -> None
 
 
 def _histogram(axes: Axes, title: str, values: list[int]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     if values:
-        axes.hist(values, bins=min(30, max(1, max(values) - min(values) + 1)), color=_FILL)
+        # Bins of whole width around whole numbers: a length of 2 stands over the 2.
+        width = math.ceil((max(values) - min(values) + 1) / 30)
+        edges = np.arange(min(values), max(values) + width + 1, width) - 0.5
+        axes.hist(values, bins=edges.tolist(), color=_FILL)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     else:
         axes.text(0.5, 0.5, "none", ha="center", va="center", transform=axes.transAxes)
     axes.set_title(title, color=_INK, fontsize=11)

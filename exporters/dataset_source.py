@@ -12,7 +12,7 @@ from edgetam_label.errors import ExportError, UsageError
 from edgetam_label.masks import RLE
 from edgetam_label.session_types import FrameMask, LabelObject, LabelSession
 
-from .formats import IMPORTERS, find_format
+from .formats import Format, find_format
 
 if TYPE_CHECKING:
     from edgetam_label.sessions import SessionStore
@@ -59,37 +59,48 @@ class SourceVideo:
 
 @dataclass(frozen=True)
 class Source:
-    """A named series of videos. videos: streams them from the beginning at every call."""
+    """A named series of videos.
+
+    videos: streams them from the beginning at every call.
+    keeps_ids: False where an object is all that is of one class, as in YOLO labels.
+    """
 
     title: str
     videos: Callable[[], Iterator[SourceVideo]]
+    keeps_ids: bool = True
 
 
 def folder_source(folder: Path, format_name: str | None = None, split: str | None = None) -> Source:
     """A dataset folder. format_name: by default what manifest.json or the layout says.
 
-    Raises UsageError for no folder, an unknown layout, or a format without masks to read.
+    Raises UsageError for no folder or an unknown layout. YOLO keeps no identities: there, all that
+    is of one class counts as one object.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder; give a dataset folder or a session id.")
     entry = find_format(format_name or detect_format(folder))
-    if not entry.reads:
-        raise UsageError(
-            f"{folder} is of format {entry.name}, which keeps no objects to compare; "
-            f"use one of {', '.join(IMPORTERS)}."
-        )
 
     def videos() -> Iterator[SourceVideo]:
-        from .importing import ImportOptions
-
         empty = True
-        for video in entry.importer()(folder, ImportOptions(None, split)):
+        for video in _read(entry, folder, split):
             empty = False
-            yield _imported(video)
+            yield video
         if empty:
             raise UsageError(f"{folder} holds no video of format {entry.name}.")
 
-    return Source(str(folder), videos)
+    return Source(str(folder), videos, keeps_ids=entry.name != "yoloseg")
+
+
+def _read(entry: Format, folder: Path, split: str | None) -> Iterator[SourceVideo]:
+    if entry.reads:
+        from .importing import ImportOptions
+
+        for video in entry.importer()(folder, ImportOptions(None, split)):
+            yield _imported(video)
+        return
+    from .dataset_plain import READERS
+
+    yield from READERS[entry.name](folder, split)
 
 
 def store_source(store: SessionStore, session_ids: Sequence[str], title: str) -> Source:
@@ -140,7 +151,10 @@ def detect_format(folder: Path) -> str:
         ("ytvos", "*/meta.json"),
         ("mots", "**/seqinfo.ini"),
         ("yoloseg", "data.yaml"),
-        ("native", "*.jsonl"),
+        ("native", "sessions/*.jsonl"),
+        ("masks", "*/objects.json"),
+        ("ytvis", "*/instances.json"),
+        ("labelstudio", "*/tasks.json"),
     )
     for name, pattern in layouts:
         if next(folder.glob(pattern), None) is not None:

@@ -122,11 +122,11 @@ def dataset_stats(source: Source) -> DatasetStats:
     """Count a whole source in one pass."""
     stats = DatasetStats(source.title)
     for video in source.videos():
-        _add_video(stats, video)
+        _add_video(stats, video, source.keeps_ids)
     return stats
 
 
-def _add_video(stats: DatasetStats, video: SourceVideo) -> None:
+def _add_video(stats: DatasetStats, video: SourceVideo, keeps_ids: bool) -> None:
     stats.videos += 1
     stats.frames += video.num_frames
     size = f"{video.width}x{video.height}"
@@ -158,7 +158,8 @@ def _add_video(stats: DatasetStats, video: SourceVideo) -> None:
         entry.masks = len(frames)
         if frames:
             entry.first, entry.last, entry.gaps = frames[0], frames[-1], gaps_of(frames)
-        stats.objects.append(entry)
+        if frames or keeps_ids:  # a class that a video does not show is no object of it
+            stats.objects.append(entry)
 
 
 def gaps_of(frames: Iterable[int]) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 from edgetam_label.backend.brush import decode_brush
 from edgetam_label.errors import UsageError
 
-from .dataset_findings import WARNING, Finding, files, is_id, is_number
+from .dataset_findings import WARNING, Finding, files, folders, is_id, is_number
 from .dataset_json import read_items
 
 RULES = {
@@ -29,14 +29,17 @@ _KEYFRAME = ("time", "rotation", "x", "y", "width", "height")
 
 
 def check(folder: Path) -> Iterator[Finding]:
-    paths = [path for path in files(folder, ".json") if path.name != "manifest.json"]
+    paths = [path for place in (folder, *folders(folder)) for path in files(place, ".json")]
     tasks = 0
     for path in paths:
+        name = path.relative_to(folder).as_posix()
+        if name == "manifest.json":
+            continue
         for item in read_items(path):
             if item.key or item.index == -1:
                 continue
             tasks += 1
-            yield from _check_task(f"{path.name}, line {item.line}, task {item.index}", item.value)
+            yield from _check_task(f"{name}, line {item.line}, task {item.index}", item.value)
     if not tasks:
         yield Finding("labelstudio.layout", ".", "holds no .json file with a list of tasks")
 

@@ -50,6 +50,16 @@ def check(folder: Path) -> Iterator[Finding]:
                     yield Finding("yoloseg.images", where, "has no label file: a negative", WARNING)
 
 
+def class_names(folder: Path) -> dict[int, str]:
+    """Names by class number of `data.yaml`, none if it is not there."""
+    names: dict[int, str] = {}
+    path = folder / "data.yaml"
+    if path.is_file():
+        for _ in _check_yaml(path.read_text(encoding="utf-8"), names):
+            pass
+    return names
+
+
 def _check_yaml(text: str, names: dict[int, str]) -> Iterator[Finding]:
     """The plain subset of YAML that data.yaml is written in: scalars, a list or a map of names."""
     keys: set[str] = set()

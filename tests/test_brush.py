@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import time
 from collections.abc import Iterable
-from pathlib import Path
-from types import ModuleType
 
+import make_brush_corpus as corpus
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,17 +16,6 @@ from hypothesis.extra import numpy as hnp
 from edgetam_label.backend.brush import decode_brush, decode_brush_mask, encode_brush
 from edgetam_label.errors import UsageError
 
-
-def load_corpus() -> ModuleType:
-    path = Path(__file__).parent / "make_brush_corpus.py"
-    spec = importlib.util.spec_from_file_location("make_brush_corpus", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-corpus = load_corpus()
 golden = json.loads(corpus.GOLDEN.read_text(encoding="utf-8"))["masks"]
 
 
