@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -99,6 +101,22 @@ def test_heldout_shares_no_texture_photograph_or_outline_with_train() -> None:
     assert len(set(HELDOUT_MAKERS) - set(TRAIN_MAKERS)) >= 3
     same_seed = synthetic_clip(3, size=64), synthetic_clip(3, size=64, texture_family="heldout")
     assert not np.array_equal(same_seed[0].frames, same_seed[1].frames)
+
+
+def test_without_photographs_there_are_still_scenes() -> None:
+    """scikit-image is a development dependency: a user who trains may not have it."""
+    program = (
+        "import sys; sys.modules['skimage'] = None\n"
+        "from edgetam_label.training.synthetic import synthetic_clip\n"
+        "from edgetam_label.training.synthetic_textures import load_textures\n"
+        "print(len(load_textures('train').photographs.images),"
+        " min(synthetic_clip(seed, size=64).num_objects for seed in range(20)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    images, least = (int(word) for word in done.stdout.split())
+    assert images == 0
+    assert least >= 1
 
 
 def test_a_source_is_addressed_by_number_and_survives_pickling() -> None:

@@ -24,7 +24,9 @@ from edgetam_label.training.synthetic_render import (
 )
 from edgetam_label.training.synthetic_scene import Scene, Split, make_scene
 
-_MIN_PIXELS = 16  # an object that never shows more than this is no object
+# What never shows more than this is a sliver nobody would label, not an object:
+_MIN_PIXELS = 16
+_MIN_SHARE = 1000  # of the frame: one thousandth
 _TRIES = 20
 
 
@@ -118,9 +120,10 @@ def _number(
     """Number the visible objects 1..n without gaps; None when frame 0 shows none worth a click."""
     flat = ids.reshape(len(ids), -1)
     areas = np.stack([cv2.calcHist([row], [0], None, [256], [0, 256]).ravel() for row in flat])
-    kept = [k for k in range(1, count + 1) if areas[:, k].max() >= _MIN_PIXELS]
+    least = max(_MIN_PIXELS, ids[0].size // _MIN_SHARE)
+    kept = [k for k in range(1, count + 1) if areas[:, k].max() >= least]
     first = max((int(areas[0, k]) for k in kept), default=0)
-    if first < max(_MIN_PIXELS, ids[0].size // 400):
+    if first < max(least, ids[0].size // 400):
         return None
     table = np.zeros((1, 256), np.uint8)
     table[0, kept] = np.arange(1, len(kept) + 1)

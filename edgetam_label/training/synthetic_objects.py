@@ -181,7 +181,7 @@ def plant(shop: Workshop) -> Thing:
     if rng.random() < 0.7:
         pot = np.array([(-0.35, 0.15), (0.35, 0.15), (0.25, 0.95), (-0.25, 0.95)], np.float32)
         canvas.paint([pot], shop.material(), shop.light, part=2, bump=0.8)
-    return single("plant", canvas, 2, stands=1, elastic=0.5)
+    return single("plant", canvas, 2, stands=True, elastic=0.5)
 
 
 def sign(shop: Workshop) -> Thing:
