@@ -69,13 +69,12 @@ class Keyframe:
 
     def near(self, other: Keyframe, tolerance: float = 1e-3) -> bool:
         """The same keyframe, but for the rounding of a trip through the editor."""
-        return (
-            self.frame == other.frame
-            and self.enabled == other.enabled
-            and all(
-                abs(a - b) <= tolerance
-                for a, b in zip(self._numbers(), other._numbers(), strict=True)
-            )
+        return self.enabled == other.enabled and self.same_box(other, tolerance)
+
+    def same_box(self, other: Keyframe, tolerance: float = 1e-3) -> bool:
+        """As `near`, whether switched on or off."""
+        return self.frame == other.frame and all(
+            abs(a - b) <= tolerance for a, b in zip(self._numbers(), other._numbers(), strict=True)
         )
 
     def _numbers(self) -> tuple[float, ...]:

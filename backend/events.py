@@ -15,7 +15,6 @@ from typing import Any
 
 from edgetam_label.frames import Frames
 from edgetam_label.media_identity import MediaIdentity
-from edgetam_label.predictor import ImagePredictor
 from edgetam_label.prompts import Prompt
 from edgetam_label.sessions import SessionStore
 
@@ -105,7 +104,7 @@ class EventService:
             if not instances:
                 return Answer([], 0.0)
             embedding = self._embed(frames, index)
-        predictor = ImagePredictor(self._host.model())
+        predictor = self._host.predictor()
         entries = []
         for instance in instances:
             with self._host.turnstile.turn(urgent=True):
@@ -281,9 +280,10 @@ class EventService:
 
     def _embed(self, frames: Frames, index: int) -> Any:
         def make() -> Any:
+            predictor = self._host.predictor()
             image = frames[index]
             with self._host.turnstile.turn(urgent=True):
-                return ImagePredictor(self._host.model()).embed(image)
+                return predictor.embed(image)
 
         key = f"{frames.identity.sha256}/{index}"
         embedding, hit = self._embeddings.get_or_make(key, make)

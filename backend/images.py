@@ -14,7 +14,6 @@ from PIL import UnidentifiedImageError
 
 from edgetam_label.errors import MediaError
 from edgetam_label.frames import Frames
-from edgetam_label.predictor import ImagePredictor
 
 from .body import PredictBody, Task
 from .context import BOX_TYPES, POINT_TYPES, Instance, Size, image_instances
@@ -190,7 +189,7 @@ class ImageService:
         control: ControlTag,
         options: Mapping[str, Any],
     ) -> tuple[list[dict[str, Any]], float]:
-        predictor = ImagePredictor(self._host.model())
+        predictor = self._host.predictor()
         began = time.perf_counter()
         with self._host.turnstile.turn(urgent=True):
             # waiting for the turn is part of what the annotator waits for
@@ -211,13 +210,13 @@ class ImageService:
 
     def _embed(self, file: MediaFile) -> ImageEmbedding:
         def make() -> ImageEmbedding:
-            model = self._host.model()
+            predictor = self._host.predictor()
             began = time.perf_counter()
             image = read_image(file, self._max_pixels)
             self._observe("decode", time.perf_counter() - began)
             began = time.perf_counter()
             with self._host.turnstile.turn(urgent=True):
-                embedding = ImagePredictor(model).embed(image)
+                embedding = predictor.embed(image)
             self._observe("embed", time.perf_counter() - began)
             return embedding
 

@@ -13,16 +13,18 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgetam_label.errors import Cancelled, EdgeTAMLabelError, UsageError
 from edgetam_label.masks import RLE
 from edgetam_label.sessions import FrameMask, SessionStore, TrackingJob
-from edgetam_label.tracker import TrackedFrame, VideoTracker
 
 from .faults import JobNotFound, TooManyJobs
 from .frames_pool import FramesPool
 from .model_host import ModelHost
+
+if TYPE_CHECKING:
+    from edgetam_label.tracker import TrackedFrame, VideoTracker
 
 logger = logging.getLogger(__name__)
 
@@ -347,6 +349,8 @@ class JobRunner:
         record = self._store.jobs.get(job.id)
         session = self._store.get(job.session_id)
         model = self._host.model(timeout=600.0)
+        from edgetam_label.tracker import VideoTracker  # brings in torch, as the model did
+
         began = time.perf_counter()
         payload = record.payload
         with self._pool.open(
@@ -422,7 +426,7 @@ class _Batch:
         self._current: list[FrameMask] = []
         self._ready: list[FrameMask] = []
         self._next = record.next_frame
-        self._flushed = time.monotonic()
+        self._flushed = 0.0  # the first frame is stored, and shown, at once
 
     def add(self, tracked: TrackedFrame) -> None:
         if tracked.frame_idx != self._frame:

@@ -170,7 +170,7 @@ class LabelConfig:
         Raises ConfigProblem, naming the tag or label to add.
         """
         outputs = self.controls_of(object_name, OUTPUT_TAGS)
-        # a smart rectangle is there to prompt with; it takes the answer only where nothing else does
+        # a smart rectangle is there to prompt with: it takes the answer only if nothing else does
         outputs.sort(key=lambda c: c.smart and c.tag in PROMPT_TAGS)
         if not outputs:
             raise ConfigProblem(_no_output(object_name))

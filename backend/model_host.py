@@ -17,6 +17,7 @@ from .turnstile import Turnstile
 
 if TYPE_CHECKING:
     from edgetam_label.modeling import EdgeTAM
+    from edgetam_label.predictor import ImagePredictor
 
 logger = logging.getLogger(__name__)
 
@@ -84,3 +85,11 @@ class ModelHost:
                 raise ModelLoading(self._error)
             raise ModelLoading("The model is still loading; ask again in a few seconds.")
         return self._model
+
+    def predictor(self) -> ImagePredictor:
+        """For one image or frame; raises as `model` does."""
+        model = self.model()
+        # torch takes seconds to import: here the model has brought it in already
+        from edgetam_label.predictor import ImagePredictor
+
+        return ImagePredictor(model)

@@ -7,7 +7,7 @@ sent before: a keyframe that we did not send, or that was moved, is the annotato
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgetam_label.prompts import Prompt
@@ -17,13 +17,15 @@ from .keyframes import BoxXYXY, sparse_keyframes
 from .timeline import Timeline
 
 ATTRIBUTE = "label_studio"
+MAX_SENT = 5000
 
 
 @dataclass(frozen=True)
 class TrackState:
     """What is kept with an object of the session: its region in Label Studio.
 
-    own: the annotator's keyframes. sent: all keyframes of the last answer.
+    own: the annotator's keyframes. sent: the keyframes of all answers so far, the latest last: an
+    editor may hold an older answer than the last one (a second annotator, an answer that got lost).
     """
 
     region_id: str
@@ -66,6 +68,19 @@ class TrackState:
             sent=tuple(_unpack(k) for k in raw["sent"]),
         )
 
+    def with_sent(self, keyframes: Sequence[Keyframe]) -> TrackState:
+        """Remember an answer."""
+        known = _by_frame(self.sent)
+        new = tuple(k for k in keyframes if not any(k.near(s) for s in known.get(k.frame, ())))
+        return replace(self, sent=(self.sent + new)[-MAX_SENT:])
+
+
+def _by_frame(keyframes: Iterable[Keyframe]) -> dict[int, list[Keyframe]]:
+    found: dict[int, list[Keyframe]] = {}
+    for keyframe in keyframes:
+        found.setdefault(keyframe.frame, []).append(keyframe)
+    return found
+
 
 def _pack(k: Keyframe) -> list[Any]:
     return [k.frame, k.x, k.y, k.width, k.height, k.enabled, k.rotation]
@@ -79,13 +94,15 @@ def own_keyframes(region: TrackRegion, known: TrackState | None) -> tuple[Keyfra
     """The annotator's keyframes among those of a region."""
     if known is None:
         return region.keyframes
-    sent = {k.frame: k for k in known.sent}
+    sent = _by_frame(known.sent)
     own = {k.frame: k for k in known.own}
     found: list[Keyframe] = []
     for keyframe in region.keyframes:
-        before, ours = own.get(keyframe.frame), sent.get(keyframe.frame)
-        untouched = ours is not None and keyframe.near(ours)
-        if before is not None and (untouched or keyframe.near(before)):
+        before = own.get(keyframe.frame)
+        untouched = any(keyframe.near(ours) for ours in sent.get(keyframe.frame, ()))
+        if before is not None and (
+            untouched and keyframe.same_box(before) or keyframe.near(before)
+        ):
             found.append(before)  # as it was drawn, not as the track switched it off
         elif not untouched:
             found.append(keyframe)

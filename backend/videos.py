@@ -303,7 +303,10 @@ class VideoService:
             )
             self._store.set_object(
                 session.id,
-                replace(item, attributes={**item.attributes, **_sent(state, keyframes)}),
+                replace(
+                    item,
+                    attributes={**item.attributes, **state.with_sent(keyframes).to_attributes()},
+                ),
             )
             if same and held.label == state.label:
                 return None
@@ -387,10 +390,6 @@ class VideoService:
             if len(self._busy) > 1000:
                 self._busy = {k: v for k, v in self._busy.items() if v.locked()}
             return self._busy.setdefault(session_id, threading.Lock())
-
-
-def _sent(state: TrackState, keyframes: Sequence[Any]) -> dict[str, Any]:
-    return replace(state, sent=tuple(keyframes)).to_attributes()
 
 
 def _sigmoid(logit: float) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 
 import av
 import numpy as np
+import torch
 from flask import Flask
 from flask.testing import FlaskClient
 from numpy.typing import NDArray
@@ -51,6 +52,15 @@ def movie(path: Path, frames: int = 20, pts: list[int] | None = None) -> Path:
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def seeing_model() -> Any:
+    """The tiny model with random weights, but sure that it sees the object: its masks mean nothing,
+    and there are some on every frame."""
+    model = load_model("tiny", "random", "cpu")
+    with torch.no_grad():
+        model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(3.0)
+    return model
 
 
 class Rig:
@@ -97,7 +107,7 @@ def settings(folder: Path, studio: Studio | None, **changes: Any) -> ServerSetti
 @contextmanager
 def running(folder: Path, studio: Studio, **changes: Any) -> Iterator[Rig]:
     made = settings(folder, studio, **changes)
-    app = create_app(made, load=lambda: load_model("tiny", "random", "cpu"))
+    app = create_app(made, load=seeing_model)
     rig = Rig(app, studio, folder)
     try:
         yield rig

@@ -1,7 +1,8 @@
 """A small HTTP server with the few Label Studio routes that the backend calls, over real sockets.
 
 It serves files, trades tokens, takes predictions, redirects cloud files, and misbehaves on demand.
-The end-to-end tests use the real Label Studio; this one is for faults that it cannot be made to have.
+The end-to-end tests use the real Label Studio; this one has the faults that it cannot be made to
+have.
 """
 
 from __future__ import annotations

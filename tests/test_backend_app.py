@@ -308,9 +308,10 @@ def test_an_open_door_admits_and_half_credentials_do_not_close_it() -> None:
 
 @pytest.mark.parametrize(
     ("host", "closed", "insecure", "fine"),
-    [("127.0.0.1", False, False, True), ("::1", False, False, True), ("0.0.0.0", False, False, False),
-     ("192.168.1.4", False, False, False), ("example.com", False, False, False),
-     ("0.0.0.0", True, False, True), ("0.0.0.0", False, True, True)],
+    [("127.0.0.1", False, False, True), ("::1", False, False, True),
+     ("0.0.0.0", False, False, False), ("192.168.1.4", False, False, False),
+     ("example.com", False, False, False), ("0.0.0.0", True, False, True),
+     ("0.0.0.0", False, True, True)],
 )  # fmt: skip
 def test_a_public_address_needs_credentials(
     host: str, closed: bool, insecure: bool, fine: bool

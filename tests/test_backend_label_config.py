@@ -50,7 +50,8 @@ def test_a_list_of_images_is_indexed() -> None:
 
 def test_the_output_can_be_chosen_where_there_are_several() -> None:
     config = LabelConfig.parse(
-        f"""<View><Image name="i" value="$p"/><BrushLabels name="b" toName="i">{LABELS}</BrushLabels>
+        f"""<View><Image name="i" value="$p"/>
+        <BrushLabels name="b" toName="i">{LABELS}</BrushLabels>
         <PolygonLabels name="p" toName="i">{LABELS}</PolygonLabels></View>"""
     )
     assert config.output_for("i", "Cat").tag == "BrushLabels"

@@ -254,7 +254,8 @@ def test_what_counts_as_public(address: str, public: bool) -> None:
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [(b"<!DOCTYPE html><html>", "HTML page.*personal access token"), (b"<svg/>", "SVG or XML"),
-     (b"  <?xml version='1.0'?><!DOCTYPE x>", "SVG or XML"), (b"#EXTM3U\nhttp://10.0.0.1/", "is not"),
+     (b"  <?xml version='1.0'?><!DOCTYPE x>", "SVG or XML"),
+     (b"#EXTM3U\nhttp://10.0.0.1/", "is not"),
      (b"PK\3\4", "is not an image"), (b"\0" * 64, "is not an image"), (b"", "empty file")],
 )  # fmt: skip
 def test_what_is_not_media_is_refused(

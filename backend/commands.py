@@ -1,0 +1,121 @@
+"""`edgetam-label serve`: the backend under gunicorn, one process with threads."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgetam_label.options import db_option, model_options
+
+if TYPE_CHECKING:
+    from .settings import ServerSettings
+
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+@click.command()
+@click.option("--host", help="Address to listen on (default 127.0.0.1). [EDGETAM_LABEL_HOST]")
+@click.option("--port", type=int, help="Port to listen on (default 9090). [EDGETAM_LABEL_PORT]")
+@click.option("--threads", type=int, help="Requests answered at a time. [EDGETAM_LABEL_THREADS]")
+@click.option(
+    "--label-studio-url",
+    metavar="URL",
+    help="Where Label Studio is, as seen from here. [EDGETAM_LABEL_LABEL_STUDIO_URL]",
+)
+@click.option(
+    "--insecure-public",
+    is_flag=True,
+    default=None,
+    help="Listen on a public address without credentials. [EDGETAM_LABEL_INSECURE_PUBLIC]",
+)
+@click.option(
+    "--predict-deadline",
+    type=float,
+    metavar="SECONDS",
+    help="Answer with what is there after this time. [EDGETAM_LABEL_PREDICT_DEADLINE]",
+)
+@click.option(
+    "--cache-dir",
+    type=click.Path(path_type=Path),
+    help="Folder for downloaded media and weights. [EDGETAM_LABEL_CACHE_DIR]",
+)
+@model_options
+@db_option
+def serve(**flags: Any) -> None:
+    """Run the Label Studio ML backend.
+
+    The token of Label Studio is read from EDGETAM_LABEL_LABEL_STUDIO_API_KEY, and our own
+    credentials from EDGETAM_LABEL_BASIC_AUTH_USER, EDGETAM_LABEL_BASIC_AUTH_PASSWORD or
+    EDGETAM_LABEL_BEARER_TOKEN: secrets on a command line are seen by everybody.
+
+    \b
+    Example:
+      export EDGETAM_LABEL_LABEL_STUDIO_API_KEY=<personal access token>
+      edgetam-label serve --label-studio-url http://localhost:8080
+    """
+    from .auth import check_bind
+    from .settings import ServerSettings
+
+    settings = ServerSettings.load(**flags)
+    check_bind(settings.host, closed=settings.has_door, insecure=settings.insecure_public)
+    logging.basicConfig(level=logging.INFO, format=FORMAT, stream=sys.stderr)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    run(settings)
+
+
+def run(settings: ServerSettings) -> None:
+    """Serve until SIGTERM or Ctrl-C; jobs then store what they have and pause."""
+    from gunicorn.app.base import BaseApplication
+
+    from .app import create_app
+
+    class Server(BaseApplication):  # type: ignore[misc]
+        def load_config(self) -> None:
+            for name, value in _gunicorn(settings).items():
+                self.cfg.set(name, value)
+            self.cfg.set("worker_exit", _pause)
+
+        def load(self) -> Any:
+            # in the worker, after the fork: threads and database handles do not survive one
+            self.made = create_app(settings)
+            return self.made
+
+    def _pause(_arbiter: Any, worker: Any) -> None:
+        app = getattr(worker.app, "made", None)
+        if app is not None:
+            app.extensions["edgetam"].close()
+
+    gc.freeze()
+    click.echo(f"Listening on {address(settings.host, settings.port)} (Ctrl-C stops).", err=True)
+    with contextlib.suppress(SystemExit):
+        Server().run()
+
+
+def address(host: str, port: int) -> str:
+    """The URL to give to Label Studio."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _gunicorn(settings: ServerSettings) -> dict[str, Any]:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return {
+        "bind": f"{host}:{settings.port}",
+        # one process: the model, the caches and the turnstile are shared by its threads
+        "workers": 1,
+        "worker_class": "gthread",
+        "threads": settings.threads,
+        # the heartbeat of a thread worker comes from its main thread, not from requests
+        "timeout": 120,
+        "graceful_timeout": 15,
+        "keepalive": 5,
+        "limit_request_line": 4094,
+        "accesslog": None,
+        "loglevel": "warning",
+        "proc_name": "edgetam-label",
+    }
