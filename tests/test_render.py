@@ -84,6 +84,8 @@ def test_cancel_and_failure_leave_what_was_there(frames: Frames, tmp_path: Path)
     calls = iter(range(99))
     with pytest.raises(Cancelled, match="no file was written"):
         render_video(frames, [], (), out, cancel=lambda: next(calls) == 5)
+    with pytest.raises(Cancelled):
+        render_video(frames, [], (), out, cancel=lambda: True)
     with pytest.raises(UsageError, match="frame 3 follows frame 8; read them with order 'frame'"):
         render_video(frames, [square(2), square(8), square(3)], (), out)
     with pytest.raises(UsageError, match="cannot be drawn"):
@@ -110,6 +112,25 @@ def test_a_place_that_refuses_files_is_named(frames: Frames) -> None:
     ):
         with pytest.raises(ExportError, match="/proc/x.* could not be written .* free space"):
             write()
+
+
+@pytest.mark.parametrize("name", ["big.mp4", "big.mkv", "big.png"])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(
+    name: str, frames: Frames, tmp_path: Path
+) -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, hard))  # writing on fails as a full disk does
+    try:
+        with pytest.raises(ExportError, match=f"{name} could not be written .* free space"):
+            if name == "big.png":
+                noise = np.random.default_rng(0).integers(0, 255, (99, 99, 3), np.uint8)
+                write_png(noise, tmp_path / name)
+            else:
+                render_video(frames, [], (), tmp_path / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_contact_sheet_shows_evenly_spaced_frames(frames: Frames, tmp_path: Path) -> None:
