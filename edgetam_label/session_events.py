@@ -9,7 +9,7 @@ longer be reached by redo, but it stays on record.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,19 +20,15 @@ from edgetam_label.session_types import LabelObject, PromptEvent
 
 
 @dataclass(frozen=True)
-class SessionState:
-    """objects: by obj_id. prompts: in the order of the events that set them."""
+class InForce:
+    """What a history comes to.
 
-    objects: tuple[LabelObject, ...] = ()
-    prompts: tuple[Prompt, ...] = ()
+    objects: each object's latest "set_object" event by obj_id, 0 where a prompt implied it.
+    prompts: the events of the prompts that hold, in their order.
+    """
 
-    def object(self, obj_id: int) -> LabelObject | None:
-        return next((item for item in self.objects if item.obj_id == obj_id), None)
-
-    def prompt(self, obj_id: int, frame_idx: int) -> Prompt | None:
-        return next(
-            (p for p in self.prompts if (p.obj_id, p.frame_idx) == (obj_id, frame_idx)), None
-        )
+    objects: dict[int, int]
+    prompts: tuple[int, ...]
 
 
 def implied_object(obj_id: int) -> LabelObject:
@@ -62,28 +58,24 @@ def redo_target(events: Iterable[PromptEvent], cursor: int) -> int | None:
     return max((event.seq for event in events if event.parent == cursor), default=None)
 
 
-def fold(path: Sequence[PromptEvent]) -> SessionState:
-    """Apply events in order."""
-    objects: dict[int, LabelObject] = {}
-    prompts: dict[tuple[int, int], Prompt] = {}
+def fold(path: Iterable[PromptEvent]) -> InForce:
+    """Apply events in order; of each only kind, object and frame are looked at."""
+    objects: dict[int, int] = {}
+    prompts: dict[tuple[int, int | None], int] = {}
     for event in path:
-        place = (event.obj_id, -1 if event.frame_idx is None else event.frame_idx)
         if event.kind == "set_object":
-            assert event.object is not None
-            objects[event.obj_id] = event.object
+            objects[event.obj_id] = event.seq
         elif event.kind == "prompt":
-            assert event.prompt is not None
-            objects.setdefault(event.obj_id, implied_object(event.obj_id))
-            prompts.pop(place, None)  # so that a replaced prompt moves to the end of the order
-            prompts[place] = event.prompt
+            objects.setdefault(event.obj_id, 0)
+            prompts[event.obj_id, event.frame_idx] = event.seq
         elif event.kind == "clear_prompt":
-            prompts.pop(place, None)
+            prompts.pop((event.obj_id, event.frame_idx), None)
         elif event.kind == "remove_object":
             objects.pop(event.obj_id, None)
-            prompts = {key: value for key, value in prompts.items() if key[0] != event.obj_id}
+            prompts = {place: seq for place, seq in prompts.items() if place[0] != event.obj_id}
         else:
             raise ValueError(f"Event {event.seq} has the unknown kind {event.kind!r}.")
-    return SessionState(tuple(objects[k] for k in sorted(objects)), tuple(prompts.values()))
+    return InForce(objects, tuple(sorted(prompts.values())))
 
 
 def prompt_payload(prompt: Prompt) -> str:
@@ -99,7 +91,7 @@ def prompt_payload(prompt: Prompt) -> str:
     )
 
 
-def read_prompt(obj_id: int, frame_idx: int, payload: str) -> Prompt:
+def parse_prompt(obj_id: int, frame_idx: int, payload: str) -> Prompt:
     data = json.loads(payload)
     return Prompt(
         obj_id,
@@ -122,7 +114,7 @@ def object_payload(item: LabelObject) -> str:
     )
 
 
-def read_object(obj_id: int, payload: str) -> LabelObject:
+def parse_object(obj_id: int, payload: str) -> LabelObject:
     return LabelObject(obj_id, **json.loads(payload))
 
 
@@ -135,7 +127,7 @@ def read_event(row: Any) -> PromptEvent:
         kind=row.kind,
         obj_id=row.obj_id,
         frame_idx=row.frame_idx,
-        prompt=read_prompt(row.obj_id, row.frame_idx, row.payload) if is_prompt else None,
-        object=read_object(row.obj_id, row.payload) if row.kind == "set_object" else None,
+        prompt=parse_prompt(row.obj_id, row.frame_idx, row.payload) if is_prompt else None,
+        object=parse_object(row.obj_id, row.payload) if row.kind == "set_object" else None,
         created_at=row.created_at,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +11,8 @@ from sqlalchemy.exc import IntegrityError
 
 from edgetam_label.errors import SessionNotFound
 from edgetam_label.media_identity import MediaIdentity
-from edgetam_label.session_events import SessionState, fold, path_to, read_event
+from edgetam_label.prompts import Prompt
+from edgetam_label.session_events import parse_prompt
 from edgetam_label.session_schema import (
     EVENTS,
     MASKS,
@@ -20,7 +21,6 @@ from edgetam_label.session_schema import (
     OBJECTS,
     SESSIONS,
     pack_document,
-    pack_json,
     pack_pts,
     unpack_document,
     unpack_pts,
@@ -29,7 +29,6 @@ from edgetam_label.session_types import (
     LabelObject,
     LabelSession,
     ModelIdentity,
-    PromptEvent,
     SessionSummary,
 )
 
@@ -110,31 +109,40 @@ def read_media(row: Row[Any]) -> MediaIdentity:
     )
 
 
-def read_events(connection: Connection, session_pk: int) -> list[PromptEvent]:
-    """The whole history, undone branches included, in the order of writing."""
-    query = select(EVENTS).where(EVENTS.c.session_pk == session_pk).order_by(EVENTS.c.seq)
-    return [read_event(row) for row in connection.execute(query)]
-
-
-def read_state(connection: Connection, row: Row[Any]) -> SessionState:
-    return fold(path_to(read_events(connection, row.pk), row.cursor))
-
-
 def read_session(connection: Connection, row: Row[Any]) -> LabelSession:
     media = connection.execute(select(MEDIA).where(MEDIA.c.session_pk == row.pk)).one()
-    state = read_state(connection, row)
     return LabelSession(
         id=row.id,
         key=row.key,
         name=row.name,
         media=read_media(media),
         model=read_model(connection, row.model_id),
-        objects=state.objects,
-        prompts=state.prompts,
+        objects=read_objects(connection, row.pk),
+        prompts=read_prompts(connection, row.pk),
         created_at=row.created_at,
         updated_at=row.updated_at,
         num_masks=count_masks(connection, row.pk),
     )
+
+
+def read_objects(connection: Connection, session_pk: int) -> tuple[LabelObject, ...]:
+    """The objects in force, by obj_id."""
+    query = select(OBJECTS).where(OBJECTS.c.session_pk == session_pk, ~OBJECTS.c.removed)
+    return tuple(map(read_object, connection.execute(query.order_by(OBJECTS.c.obj_id))))
+
+
+def read_object(row: Row[Any]) -> LabelObject:
+    return LabelObject(
+        row.obj_id, row.label, row.color, row.external_id, json.loads(row.attributes)
+    )
+
+
+def read_prompts(connection: Connection, session_pk: int) -> tuple[Prompt, ...]:
+    """The prompts in force, in the order of their events."""
+    query = select(EVENTS.c.obj_id, EVENTS.c.frame_idx, EVENTS.c.payload).where(
+        EVENTS.c.session_pk == session_pk, EVENTS.c.in_force
+    )
+    return tuple(parse_prompt(*row) for row in connection.execute(query.order_by(EVENTS.c.seq)))
 
 
 def read_model(connection: Connection, number: int | None) -> ModelIdentity | None:
@@ -178,37 +186,3 @@ def read_summaries(connection: Connection) -> list[SessionSummary]:
         .order_by(SESSIONS.c.pk)
     )
     return [SessionSummary(**row._mapping) for row in connection.execute(query)]
-
-
-def project_objects(
-    connection: Connection, session_pk: int, objects: Sequence[LabelObject]
-) -> None:
-    """Make the table `objects` say what the history in force says.
-
-    Objects that are no longer in force keep their row, marked removed, and their masks: undoing
-    the removal brings both back.
-    """
-    mine = OBJECTS.c.session_pk == session_pk
-    stored = {row.obj_id: row for row in connection.execute(select(OBJECTS).where(mine))}
-    for item in objects:
-        values = {
-            "label": item.label,
-            "color": item.color,
-            "external_id": item.external_id,
-            "attributes": pack_json(dict(item.attributes)),
-            "removed": False,
-        }
-        row = stored.pop(item.obj_id, None)
-        if row is None:
-            connection.execute(
-                insert(OBJECTS).values(session_pk=session_pk, obj_id=item.obj_id, **values)
-            )
-        elif any(row._mapping[name] != value for name, value in values.items()):
-            connection.execute(
-                update(OBJECTS).where(mine, OBJECTS.c.obj_id == item.obj_id).values(values)
-            )
-    for obj_id, row in stored.items():
-        if not row.removed:
-            connection.execute(
-                update(OBJECTS).where(mine, OBJECTS.c.obj_id == obj_id).values(removed=True)
-            )

@@ -145,7 +145,11 @@ EVENTS = Table(
     Column("obj_id", Integer, nullable=False),
     Column("frame_idx", Integer, nullable=True),
     Column("payload", LongText, nullable=False),
+    # Whether this is the prompt that holds now for its object and frame: follows from the cursor,
+    # kept so that neither a click nor a look has to read the whole history.
+    Column("in_force", Boolean(create_constraint=False), nullable=False),
     Column("created_at", UTCDateTime, nullable=False),
+    Index("ix_events_in_force", "session_pk", "in_force", "obj_id", "frame_idx"),
 )
 
 MASKS = Table(

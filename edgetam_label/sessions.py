@@ -32,30 +32,21 @@ from edgetam_label.errors import PromptError, UsageError
 from edgetam_label.media_identity import MediaIdentity
 from edgetam_label.prompts import Prompt
 from edgetam_label.session_annotations import ExternalAnnotations
-from edgetam_label.session_events import (
-    SessionState,
-    fold,
-    object_payload,
-    path_to,
-    prompt_payload,
-    redo_target,
-    undo_target,
-)
+from edgetam_label.session_events import path_to, redo_target, undo_target
+from edgetam_label.session_history import History, read_events
 from edgetam_label.session_jobs import TrackingJobs, advance
 from edgetam_label.session_rows import (
     insert_media,
     model_id,
     now,
-    project_objects,
-    read_events,
     read_model,
+    read_objects,
     read_session,
-    read_state,
     read_summaries,
     session_row,
     touch,
 )
-from edgetam_label.session_schema import EVENTS, MASKS, MEDIA, OBJECTS, SESSIONS
+from edgetam_label.session_schema import MASKS, MEDIA, OBJECTS, SESSIONS
 from edgetam_label.session_types import (
     ExternalAnnotation,
     FrameMask,
@@ -201,10 +192,10 @@ class SessionStore:
         Setting the id of a removed object begins a new one: the old one's masks are deleted.
         """
         with self._database.write() as connection:
-            row = session_row(connection, session_id, lock=True)
-            if read_state(connection, row).object(item.obj_id) == item:
+            history = History(connection, session_row(connection, session_id, lock=True))
+            if history.object(item.obj_id) == item:
                 return False
-            self._append(connection, row, "set_object", item.obj_id, None, object_payload(item))
+            history.set_object(item)
             return True
 
     def add_object(
@@ -222,7 +213,7 @@ class SessionStore:
         """
         with self._database.write() as connection:
             row = session_row(connection, session_id, lock=True)
-            objects = read_state(connection, row).objects
+            objects = read_objects(connection, row.pk)
             same = [o for o in objects if external_id is not None and o.external_id == external_id]
             if same and same[0].label == label:
                 return same[0]
@@ -232,7 +223,7 @@ class SessionStore:
                 query = select(func.max(OBJECTS.c.obj_id)).where(OBJECTS.c.session_pk == row.pk)
                 highest = connection.execute(query).scalar() or 0
                 item = LabelObject(highest + 1, label, color, external_id)
-            self._append(connection, row, "set_object", item.obj_id, None, object_payload(item))
+            History(connection, row).set_object(item)
             return item
 
     def remove_object(self, session_id: str, obj_id: int) -> None:
@@ -241,10 +232,10 @@ class SessionStore:
         Raises PromptError when the session has no such object.
         """
         with self._database.write() as connection:
-            row = session_row(connection, session_id, lock=True)
-            if read_state(connection, row).object(obj_id) is None:
+            history = History(connection, session_row(connection, session_id, lock=True))
+            if history.object(obj_id) is None:
                 raise PromptError(f"Session {session_id} has no object {obj_id} to remove.")
-            self._append(connection, row, "remove_object", obj_id, None, "{}")
+            history.remove_object(obj_id)
 
     def add_prompt(self, session_id: str, prompt: Prompt) -> bool:
         """Say something about an object on a frame, in place of what was said there before.
@@ -255,29 +246,29 @@ class SessionStore:
         with self._database.write() as connection:
             row = session_row(connection, session_id, lock=True)
             _check_place(connection, row.pk, prompt)
-            state = read_state(connection, row)
-            if state.prompt(prompt.obj_id, prompt.frame_idx) == prompt:
+            history = History(connection, row)
+            if history.says(prompt):
                 return False
-            payload = prompt_payload(prompt)
-            self._append(connection, row, "prompt", prompt.obj_id, prompt.frame_idx, payload)
+            history.add_prompt(prompt)
             return True
 
     def clear_prompt(self, session_id: str, obj_id: int, frame_idx: int) -> bool:
         """Take back what was said about an object on a frame. False when nothing was."""
         with self._database.write() as connection:
             row = session_row(connection, session_id, lock=True)
-            if read_state(connection, row).prompt(obj_id, frame_idx) is None:
-                return False
-            self._append(connection, row, "clear_prompt", obj_id, frame_idx, "{}")
-            return True
+            return History(connection, row).clear_prompt(obj_id, frame_idx)
 
     def undo(self, session_id: str) -> bool:
         """Take back the last event in force; False when there is none."""
-        return self._move(session_id, undo_target)
+        with self._database.write() as connection:
+            row = session_row(connection, session_id, lock=True)
+            return History(connection, row).move(undo_target)
 
     def redo(self, session_id: str) -> bool:
         """Bring back the event undone last; False when there is none."""
-        return self._move(session_id, redo_target)
+        with self._database.write() as connection:
+            row = session_row(connection, session_id, lock=True)
+            return History(connection, row).move(redo_target)
 
     def events(self, session_id: str) -> tuple[PromptEvent, ...]:
         """The whole history in the order of writing, undone events included."""
@@ -418,60 +409,6 @@ class SessionStore:
             row = session_row(connection, str(values["id"]))
             insert_media(connection, row.pk, media)
             return read_session(connection, row), True
-
-    def _append(
-        self,
-        connection: Connection,
-        row: Row[Any],
-        kind: str,
-        obj_id: int,
-        frame_idx: int | None,
-        payload: str,
-    ) -> None:
-        """Write one event after the cursor and move the cursor to it."""
-        mine = EVENTS.c.session_pk == row.pk
-        seq = 1 + (connection.execute(select(func.max(EVENTS.c.seq)).where(mine)).scalar() or 0)
-        if kind != "remove_object":
-            _forget_predecessor(connection, row.pk, obj_id)
-        connection.execute(
-            insert(EVENTS).values(
-                session_pk=row.pk,
-                seq=seq,
-                parent=row.cursor,
-                kind=kind,
-                obj_id=obj_id,
-                frame_idx=frame_idx,
-                payload=payload,
-                created_at=now(),
-            )
-        )
-        _point_to(connection, row.pk, seq, fold(path_to(read_events(connection, row.pk), seq)))
-
-    def _move(self, session_id: str, target_of: Any) -> bool:
-        with self._database.write() as connection:
-            row = session_row(connection, session_id, lock=True)
-            events = read_events(connection, row.pk)
-            target = target_of(events, row.cursor)
-            if target is None:
-                return False
-            _point_to(connection, row.pk, target, fold(path_to(events, target)))
-            return True
-
-
-def _point_to(connection: Connection, session_pk: int, cursor: int, state: SessionState) -> None:
-    project_objects(connection, session_pk, state.objects)
-    touch(connection, session_pk, cursor=cursor)
-
-
-def _forget_predecessor(connection: Connection, session_pk: int, obj_id: int) -> None:
-    """A removed object's masks must not turn up under a new object of the same id."""
-    was_removed = select(OBJECTS.c.obj_id).where(
-        OBJECTS.c.session_pk == session_pk, OBJECTS.c.obj_id == obj_id, OBJECTS.c.removed
-    )
-    if connection.execute(was_removed).first() is not None:
-        connection.execute(
-            delete(MASKS).where(MASKS.c.session_pk == session_pk, MASKS.c.obj_id == obj_id)
-        )
 
 
 def _row_by_key(connection: Connection, key: str) -> Row[Any] | None:

@@ -62,11 +62,18 @@ def upgrade() -> None:
         sa.Column("obj_id", sa.Integer(), nullable=False),
         sa.Column("frame_idx", sa.Integer(), nullable=True),
         sa.Column("payload", LongText, nullable=False),
+        sa.Column("in_force", sa.Boolean(), nullable=False),
         sa.Column("created_at", UTCDateTime(), nullable=False),
         sa.ForeignKeyConstraint(
             ["session_pk"], ["sessions.pk"], name=op.f("fk_events_sessions"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("session_pk", "seq", name=op.f("pk_events")),
+    )
+    op.create_index(
+        "ix_events_in_force",
+        "events",
+        ["session_pk", "in_force", "obj_id", "frame_idx"],
+        unique=False,
     )
     op.create_table(
         "jobs",
