@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -137,3 +140,31 @@ def test_make_targets_in_the_documents_exist() -> None:
     for page in PAGES:
         named = set(re.findall(r"`make ([a-z0-9-]+)", page.read_text(encoding="utf-8")))
         assert named <= targets, f"{page.name}: {sorted(named - targets)}"
+
+
+@pytest.mark.slow
+def test_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
+    """Its bash blocks, in order, in one shell; `make demo` is replaced by the command it runs."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
+    assert blocks[0] == "make demo\n" and len(blocks) >= 5
+    script = "\n".join(["set -eu", "edgetam-label demo", *blocks[1:]])
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "EDGETAM_LABEL_MODEL": "tiny",
+        "EDGETAM_LABEL_DEVICE": "cpu",
+        "EDGETAM_LABEL_DB": str(tmp_path / "sessions.db"),
+    }
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    for made in ("demo-output/overlay.png", "overlay.mp4", "cut-out/clip.00012.mask.png"):
+        assert (tmp_path / made).is_file()
+    assert (tmp_path / "dataset" / "manifest.json").is_file()
