@@ -12,6 +12,10 @@ CUDA ?=
 PYTEST_ARGS ?=
 DEMO_OUT ?= demo-output
 
+# Label Studio pins other versions of our dependencies: an environment of its own.
+LS_VENV ?= .venv-label-studio
+LABEL_STUDIO ?= 1.23.2
+
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TORCH_READY := $(VENV)/.torch-$(TORCH)$(if $(CUDA),-cuda,)
@@ -20,7 +24,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 p
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help install demo test test-fast test-e2e check format docs clean
+.PHONY: help install demo test test-fast test-e2e check format docs consumers clean
 
 help: ## Show the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -36,8 +40,11 @@ test: $(READY) ## All tests that need no browser and no Label Studio
 test-fast: $(READY) ## The quick ones only
 	$(BIN)/python -P -m pytest -m "not e2e and not slow" $(PYTEST_ARGS)
 
-test-e2e: $(READY) ## The tests that start a real Label Studio and a browser
-	$(BIN)/python -P -m pytest -m e2e $(PYTEST_ARGS)
+test-e2e: $(READY) $(LS_VENV)/.ready ## The tests that start a real Label Studio and a browser
+	LABEL_STUDIO_VENV=$(abspath $(LS_VENV)) $(BIN)/python -P -m pytest -m e2e $(PYTEST_ARGS)
+
+consumers: $(READY) ## Third-party readers, so that `make test` loads our exports with them
+	sh tests/consumers/install.sh $(BIN)/python
 
 check: $(READY) ## Lint, format, types, tests
 	$(BIN)/ruff check .
@@ -53,7 +60,7 @@ docs: $(READY) ## Write the reference pages from the program
 	$(BIN)/python -P docs/make_reference.py
 
 clean: ## Remove what the targets made (the virtual environment too)
-	rm -rf $(VENV) demo-output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LS_VENV) .venv-consumers demo-output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and none was found; install it (Debian: apt-get install python3 python3-venv) or run: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -71,6 +78,11 @@ else
 	$(PIP) install "torch==$(TORCH)"
 endif
 	@rm -f $(VENV)/.torch-* && touch $@
+
+$(LS_VENV)/.ready: | $(BIN)/python
+	$(BIN)/python -m venv $(LS_VENV)
+	$(LS_VENV)/bin/python -m pip --disable-pip-version-check install -q "label-studio==$(LABEL_STUDIO)"
+	@touch $@
 
 $(READY): pyproject.toml $(TORCH_READY)
 	$(PIP) install -q -e ".[dev]"

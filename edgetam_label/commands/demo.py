@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgetam_label.known_checkpoints import CHECKPOINTS, checkpoint_path
 from edgetam_label.options import json_option, model_options, print_json
 from edgetam_label.settings import Settings
 
@@ -49,11 +50,14 @@ def demo(
       edgetam-label demo --out demo-output
     """
     settings = Settings.load(model=model, checkpoint=checkpoint, device=device)
-    from edgetam_label.checkpoints import load_model
+    from edgetam_label.checkpoints import AUTO, RANDOM, load_model
     from edgetam_label.demo import run_demo
 
+    checkpoint = settings.checkpoint
+    if settings.model == AUTO and checkpoint is None and not _has_weights(settings):
+        checkpoint = RANDOM  # the path can still be shown; load_model says that masks mean nothing
     network = load_model(
-        settings.model, settings.checkpoint, settings.device, checkpoint_dir=settings.checkpoint_dir
+        settings.model, checkpoint, settings.device, checkpoint_dir=settings.checkpoint_dir
     )
     report = run_demo(
         out, network, num_frames=frames, tell=lambda text: click.echo(f"{text} ...", err=True)
@@ -62,6 +66,10 @@ def demo(
         print_json(_to_json(report))
     else:
         _print(report)
+
+
+def _has_weights(settings: Settings) -> bool:
+    return any(checkpoint_path(name, settings.checkpoint_dir).is_file() for name in CHECKPOINTS)
 
 
 def _to_json(report: DemoReport) -> dict[str, object]:
