@@ -24,8 +24,9 @@ class RandomFourier(nn.Module):
 
     def forward(self, xy: Tensor) -> Tensor:
         """(…, 2) in [0, 1] → (…, 2 · features)."""
-        angle = (2 * xy - 1) @ self.positional_encoding_gaussian_matrix * (2 * math.pi)
-        return torch.cat((angle.sin(), angle.cos()), dim=-1)
+        with torch.autocast(xy.device.type, enabled=False):  # half precision would blur positions
+            angle = (2 * xy.float() - 1) @ self.positional_encoding_gaussian_matrix.float()
+        return torch.cat(((2 * math.pi * angle).sin(), (2 * math.pi * angle).cos()), dim=-1)
 
     def grid(self, size: int) -> Tensor:
         """Encoding of every pixel centre of a size x size map: (1, C, size, size)."""

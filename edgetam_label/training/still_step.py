@@ -21,6 +21,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # How often 0, 1, 2, 3 corrective clicks follow the prompt; each costs one more decoding.
 ROUNDS_SHARE = (0.4, 0.3, 0.2, 0.1)
 
+# Masks worse than this have nothing to correct yet; skipping that makes the first minutes cheaper.
+MIN_IOU_TO_CORRECT = 0.2
+
 # A click may be anywhere in the error this often; else at its deepest point.
 RANDOM_CLICK_SHARE = 0.5
 
@@ -121,6 +124,8 @@ def still_loss(
     first = mask_loss(output, eligible, targets, weights)
     total, metrics = first.total, first.metrics()
     rounds = int(rng.choice(len(ROUNDS_SHARE), p=ROUNDS_SHARE))
+    if metrics["iou"] < MIN_IOU_TO_CORRECT:
+        rounds = 0
     for _ in range(rounds):
         previous = choose(output, eligible).low_res_logits.detach()
         more_points, more_labels = corrective_points(previous, targets, rng)
