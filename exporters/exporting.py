@@ -267,6 +267,7 @@ def _manifest(
         "format": request.format,
         "options": {
             **asdict(request.options),
+            "z_order": list(request.options.z_order),
             **asdict(request.selection),
             "split": {name: fraction for name, fraction in request.split},
             "seed": request.seed,

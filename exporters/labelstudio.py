@@ -169,6 +169,7 @@ def _image_tasks(video: Video, dataset: Dataset) -> Iterator[dict[str, Any]]:
                 "frame": str(video.frame_number(frame.frame_idx)),
                 "fps": str(round(video.fps, 6)),
             }
+        data |= {"width": str(video.width), "height": str(video.height)}
         scores = [mask.score for mask in frame.masks]
         yield {
             "data": {**data, "split": video.split},

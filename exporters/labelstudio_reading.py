@@ -156,7 +156,7 @@ class _Reader:
         urls = [str(_url(entry, "image")) for entry in data]
         all_regions = {key: r for i in order for key, r in regions[i].items()}
         objects = _objects(all_regions)
-        size = self._size(urls[0], all_regions)
+        size = self._size(urls[0], data[0], all_regions)
         is_still = "frame" not in data[0]
         prompts: list[Prompt] = []
         masks: list[FrameMask] = []
@@ -201,10 +201,12 @@ class _Reader:
         names = tuple(_name(url) for url in urls)
         return self.options.images or self.path.parent, names
 
-    def _size(self, url: str, regions: Mapping[str, Region]) -> tuple[int, int]:
+    def _size(self, url: str, data: Task, regions: Mapping[str, Region]) -> tuple[int, int]:
         for region in regions.values():
             if region.get("original_width") and region.get("original_height"):
                 return int(region["original_height"]), int(region["original_width"])
+        if data.get("width") and data.get("height"):  # written by our own export
+            return int(data["height"]), int(data["width"])
         path = self._local(url)
         if path is None:
             raise ExportError(
