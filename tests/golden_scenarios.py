@@ -103,6 +103,14 @@ def correction() -> Prompt:
     return Prompt(1, 3, clicks=(Click(230, 150, positive=False),))
 
 
+def drawn_mask() -> np.ndarray:
+    """A rectangle with a hole, (270, 480) bool."""
+    mask = np.zeros((270, 480), dtype=bool)
+    mask[80:175, 160:270] = True
+    mask[100:120, 200:220] = False
+    return mask
+
+
 def collect(scenario: str, tracker: VideoTracker, passed: Iterable[TrackedFrame]) -> Arrays:
     """Arrays of one pass, objects stacked in the order of their ids."""
     by_frame: dict[int, list[TrackedFrame]] = {}
@@ -131,19 +139,14 @@ def video_arrays(scenario: str, model: EdgeTAM | None = None) -> Arrays:
     )
     tracker = VideoTracker(model, open_frames(), settings)
     if scenario == "B":
-        mask = np.zeros((270, 480), dtype=bool)
-        mask[80:175, 160:270] = True
-        mask[100:120, 200:220] = False
-        tracker.add_prompt(Prompt(5, 3, mask=RLE.encode(mask)))
+        tracker.add_prompt(Prompt(5, 3, mask=RLE.encode(drawn_mask())))
         back = collect("Brev", tracker, tracker.propagate(direction="backward"))
         return back | collect("Bfwd", tracker, tracker.propagate())
-    for prompt in first_prompts()[: 1 if scenario in "CD" else 2]:
+    for prompt in first_prompts()[: 1 if scenario in ("A2", "A3", "C", "D") else 2]:
         tracker.add_prompt(prompt)
     last = 2 if scenario in "CD" else None
-    every = tracker.objects
     arrays = collect(scenario, tracker, tracker.propagate(max_frames=last))
     if scenario in ("A2", "A3"):
-        arrays = {}
         tracker.add_prompt(correction())
-        arrays = collect(scenario, tracker, tracker.propagate(3, objects=every))
+        arrays = collect(scenario, tracker, tracker.propagate(3))
     return arrays

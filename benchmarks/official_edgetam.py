@@ -1,0 +1,98 @@
+"""The official EdgeTAM package (PyPI `edgetam-dimos`), made to run beside ours on a CPU.
+
+Only benchmarks and the golden recording use it. It needs an environment of its own, made by
+`make bench-env`, because it brings timm, torchvision and hydra.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import textwrap
+from typing import Any
+
+import numpy as np
+import torch
+
+NO_EXTRAS = ["++model.fill_hole_area=0"]
+
+
+def prepare() -> None:
+    """Make the package importable without CUDA and its models buildable without a download."""
+    # torchvision's CUDA build refuses to load next to a CPU torch unless these operators exist
+    library = torch.library.Library("torchvision", "DEF")
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    prepare.library = library  # type: ignore[attr-defined]  # a collected library is undefined
+    backbone = importlib.import_module("sam2.modeling.backbones.timm")
+    create = backbone.create_model
+
+    def create_without_download(*args: Any, **kwargs: Any) -> Any:
+        return create(*args, **(kwargs | {"pretrained": False}))
+
+    backbone.create_model = create_without_download
+    _cure_perceiver()
+
+
+def _cure_perceiver() -> None:
+    """Two objects crash in `.expand(...).view(...)`; `.reshape` is the whole cure."""
+    module = importlib.import_module("sam2.modeling.perceiver")
+    source = textwrap.dedent(inspect.getsource(module.PerceiverResampler.forward_2d))
+    cured = source.replace(".expand(B, -1, -1).view(", ".expand(B, -1, -1).reshape(")
+    assert cured != source, "the official perceiver changed; look at it again"
+    scope = dict(vars(module))
+    exec(cured, scope)  # noqa: S102
+    module.PerceiverResampler.forward_2d = scope["forward_2d"]
+
+
+def build(state: dict[str, torch.Tensor], overrides: list[str] | None = None) -> Any:
+    """The official video predictor with these weights, strictly loaded, in evaluation mode."""
+    sam2 = importlib.import_module("sam2.build_sam")
+    model = sam2.build_sam2_video_predictor(
+        "configs/edgetam.yaml",
+        None,
+        device="cpu",
+        hydra_overrides_extra=NO_EXTRAS if overrides is None else overrides,
+    )
+    model.load_state_dict(state, strict=True)
+    return model
+
+
+def build_sam21_base_plus() -> Any:
+    """SAM 2.1 base+ with seeded random weights: for times, whose values do not depend on them."""
+    sam2 = importlib.import_module("sam2.build_sam")
+    torch.manual_seed(0)
+    return sam2.build_sam2_video_predictor("configs/sam2.1/sam2.1_hiera_b+.yaml", None, "cpu")
+
+
+def image_predictor(model: Any) -> Any:
+    return importlib.import_module("sam2.sam2_image_predictor").SAM2ImagePredictor(model)
+
+
+def start_video(model: Any, frames: np.ndarray) -> dict[str, Any]:
+    """An inference state on frames (T, H, W, 3) uint8 without writing JPEG files.
+
+    Frames go through Pillow as upstream's loader does, so pixels are the same.
+    """
+    from PIL import Image
+
+    size = model.image_size
+    mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+    std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+    images = torch.stack(
+        [
+            torch.from_numpy(np.array(Image.fromarray(f).resize((size, size))) / 255.0)
+            .permute(2, 0, 1)
+            .float()
+            for f in frames
+        ]
+    )
+    images = (images - mean) / std
+    loader = importlib.import_module("sam2.sam2_video_predictor")
+    original = loader.load_video_frames
+    loader.load_video_frames = lambda *a, **k: (images, frames.shape[1], frames.shape[2])
+    try:
+        state: dict[str, Any] = model.init_state("frames in memory")
+    finally:
+        loader.load_video_frames = original
+    return state

@@ -1,0 +1,288 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_video import tiny_images, tiny_model
+
+from edgetam_label.errors import PromptError, UsageError
+from edgetam_label.frames import Frames
+from edgetam_label.labeler import EmbeddingCache, Labeler
+from edgetam_label.prompts import Box, Click, Prompt
+from edgetam_label.sessions import ModelIdentity, SessionStore
+from edgetam_label.turnstile import Turnstile
+
+COUNT = 24
+CLICK = Prompt(1, 8, clicks=(Click(40, 30),))
+BOX = Prompt(2, 2, box=Box(14, 20, 38, 44))
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    images = tmp_path / "images"
+    images.mkdir()
+    for i, image in enumerate(tiny_images(COUNT)):
+        Image.fromarray(image).save(images / f"{i:03d}.png")
+    return images
+
+
+@pytest.fixture
+def frames(folder):
+    with Frames.open(folder) as opened:
+        yield opened
+
+
+@pytest.fixture
+def store(tmp_path):
+    with SessionStore(tmp_path / "sessions.db") as opened:
+        yield opened
+
+
+@pytest.fixture
+def labeler(store):
+    return Labeler(tiny_model(), store)
+
+
+def begin(labeler: Labeler, frames: Frames, *prompts: Prompt) -> str:
+    session = labeler.create_session(frames)
+    for prompt in prompts:
+        labeler.add_prompt(session.id, prompt)
+    return session.id
+
+
+def masks(store: SessionStore, session_id: str) -> list:
+    return list(store.iter_masks(session_id))
+
+
+BOTH = ("forward", "backward")
+
+
+def test_every_frame_of_every_object_is_stored(labeler, store, frames):
+    session_id = begin(labeler, frames, CLICK, BOX)
+    summary = labeler.track(session_id, frames, directions=BOTH)
+    rows = masks(store, session_id)
+    assert summary.finished and len(rows) == 2 * COUNT
+    status = {(m.obj_id, m.frame_idx): m.status for m in rows}
+    assert status[1, 8] == status[2, 2] == "prompted"
+    assert set(status.values()) == {"prompted", "tracked"}
+    assert all(job.state == "done" for job in store.jobs.find(session_id))
+
+
+def test_a_second_call_has_nothing_to_do(labeler, store, frames):
+    session_id = begin(labeler, frames, CLICK)
+    labeler.track(session_id, frames)
+    before = masks(store, session_id)
+    again = labeler.track(session_id, frames)
+    assert (again.frames, again.masks, again.finished) == (0, 0, True)
+    assert masks(store, session_id) == before
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 17, 30])
+def test_an_interrupted_track_ends_as_if_it_had_not_been(labeler, store, frames, stop_at):
+    whole = begin(labeler, frames, CLICK, BOX)
+    labeler.track(whole, frames, directions=BOTH)
+    broken = begin(labeler, frames, CLICK, BOX)
+    seen: list[int] = []
+    stopped = labeler.track(
+        broken,
+        frames,
+        directions=BOTH,
+        on_frame=lambda t: seen.append(t.frame_idx),
+        cancel=lambda: len(seen) >= stop_at,
+    )
+    assert not stopped.finished
+    resumed = labeler.resume(broken, frames)
+    assert resumed.finished
+    assert masks(store, broken) == masks(store, whole)
+
+
+def test_max_frames_then_the_rest(labeler, store, frames):
+    whole = begin(labeler, frames, BOX)
+    labeler.track(whole, frames)
+    parts = begin(labeler, frames, BOX)
+    first = labeler.track(parts, frames, max_frames=7)
+    assert (first.frames, first.finished) == (7, False)
+    assert [m.frame_idx for m in masks(store, parts)] == list(range(2, 9))
+    assert labeler.track(parts, frames).frames == COUNT - 9
+    assert masks(store, parts) == masks(store, whole)
+
+
+def test_a_correction_changes_its_object_from_its_frame_on(labeler, store, frames):
+    session_id = begin(labeler, frames, CLICK, BOX)
+    labeler.track(session_id, frames, directions=BOTH)
+    before = masks(store, session_id)
+    given = labeler.add_prompt(session_id, Prompt(2, 12, clicks=(Click(80, 8, positive=False),)))
+    assert given.correction
+    summary = labeler.track(session_id, frames, directions=BOTH)
+    changed = [
+        (new.obj_id, new.frame_idx)
+        for old, new in zip(before, masks(store, session_id), strict=True)
+        if old != new
+    ]
+    assert changed and {obj for obj, _ in changed} == {2}
+    assert min(frame for _, frame in changed) == 12
+    assert summary.frames == COUNT - 12
+    store.undo(session_id)
+    labeler.track(session_id, frames, directions=BOTH)
+    assert masks(store, session_id) == before
+
+
+def test_a_correction_behind_the_start_goes_backward(labeler, store, frames):
+    session_id = begin(labeler, frames, CLICK)
+    labeler.track(session_id, frames, directions=BOTH)
+    before = masks(store, session_id)
+    labeler.add_prompt(session_id, Prompt(1, 4, clicks=(Click(80, 8, positive=False),)))
+    labeler.track(session_id, frames, directions=BOTH)
+    after = masks(store, session_id)
+    changed = {new.frame_idx for old, new in zip(before, after, strict=True) if old != new}
+    assert changed and max(changed) == 4
+
+
+def test_a_moved_start_leaves_no_mask_of_the_old_one(labeler, store, frames):
+    session_id = begin(labeler, frames, CLICK)
+    labeler.track(session_id, frames)
+    store.clear_prompt(session_id, 1, 8)
+    labeler.add_prompt(session_id, Prompt(1, 15, clicks=(Click(60, 30),)))
+    labeler.track(session_id, frames)
+    assert min(m.frame_idx for m in masks(store, session_id)) == 15
+
+
+def test_approved_masks_stay(labeler, store, frames):
+    from dataclasses import replace
+
+    session_id = begin(labeler, frames, BOX)
+    labeler.track(session_id, frames, max_frames=6)
+    mine = replace(masks(store, session_id)[3], status="approved")
+    store.save_masks(session_id, [mine])
+    labeler.add_prompt(session_id, Prompt(2, 3, clicks=(Click(80, 8, positive=False),)))
+    labeler.track(session_id, frames)
+    assert mine in masks(store, session_id)
+
+
+def test_two_annotators_share_the_model_fairly(labeler, store, frames):
+    """Both tracks advance together, and each gives what it gives alone."""
+    alone = begin(labeler, frames, BOX)
+    labeler.track(alone, frames)
+    sessions = [begin(labeler, frames, BOX) for _ in range(2)]
+    order: list[int] = []
+
+    def work(i: int) -> None:
+        labeler.track(sessions[i], frames, on_frame=lambda _: order.append(i))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for session_id in sessions:
+        assert masks(store, session_id) == masks(store, alone)
+    first_end = max(i for i, who in enumerate(order) if who == order[0])
+    second_begin = min(i for i, who in enumerate(order) if who != order[0])
+    assert second_begin < first_end, "one waited for the other's whole track"
+
+
+def test_turnstile_is_first_come_first_served():
+    turnstile, order = Turnstile(), []
+
+    def worker(i: int) -> None:
+        for _ in range(20):
+            with turnstile:
+                order.append(i)
+                time.sleep(0.001)
+
+    threads = [threading.Thread(target=worker, args=(i,)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    middle = order[6:-6]
+    longest = max(
+        sum(1 for _ in group) for _, group in __import__("itertools").groupby(middle)
+    )
+    assert longest <= 2
+
+
+def test_another_model_is_refused(labeler, store, frames):
+    labeler.identity = ModelIdentity("tiny", "a" * 64, "c" * 64)
+    session_id = begin(labeler, frames, BOX)
+    labeler.track(session_id, frames, max_frames=2)
+    labeler.identity = ModelIdentity("tiny", "b" * 64, "c" * 64)
+    with pytest.raises(UsageError, match="was tracked with tiny .checkpoint aaaaaaaaaaaa"):
+        labeler.track(session_id, frames)
+
+
+def test_nothing_to_track(labeler, store, frames):
+    session_id = begin(labeler, frames)
+    with pytest.raises(PromptError, match="has no prompts"):
+        labeler.track(session_id, frames)
+    labeler.add_prompt(session_id, BOX)
+    with pytest.raises(PromptError, match="Object 7 has no prompts; objects that have: 2"):
+        labeler.track(session_id, frames, objects=[7])
+
+
+def test_embeddings_are_cached_within_their_budget(labeler):
+    image = tiny_images(1)[0]
+    loads: list[int] = []
+
+    def load() -> np.ndarray:
+        loads.append(1)
+        return image
+
+    first = labeler.embed("a", load)
+    assert labeler.embed("a", load) is first and len(loads) == 1
+    small = EmbeddingCache(max_bytes=1)
+    small.put("a", first)
+    small.put("b", first)
+    assert small.get("a") is None and small.get("b") is first
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from tiny_video import tiny_model
+from edgetam_label.frames import Frames
+from edgetam_label.labeler import Labeler
+from edgetam_label.sessions import SessionStore
+store = SessionStore({db!r})
+labeler = Labeler(tiny_model(), store, batch_masks=3)
+print("ready", flush=True)
+labeler.track({session!r}, directions=("forward", "backward"))
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_resumes_where_it_stopped(labeler, store, frames, tmp_path):
+    """kill -9 while tracking: whole batches only, and the end result is the uninterrupted one."""
+    whole = begin(labeler, frames, CLICK, BOX)
+    labeler.track(whole, frames, directions=BOTH)
+    expected = masks(store, whole)
+    session_id = begin(labeler, frames, CLICK, BOX)
+    script = textwrap.dedent(SCRIPT).format(
+        tests=str(Path(__file__).parent), db=str(tmp_path / "sessions.db"), session=session_id
+    )
+    stored = []
+    for delay in (0.05, 0.15, 0.3):
+        process = subprocess.Popen(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, env={**os.environ}
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        rows = masks(store, session_id)
+        assert set(map(repr, rows)) <= set(map(repr, expected))
+        stored.append(len(rows))
+    assert stored == sorted(stored)
+    labeler.resume(session_id, frames)
+    assert masks(store, session_id) == expected

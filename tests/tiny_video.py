@@ -1,0 +1,39 @@
+"""A tiny model with seeded weights and small frames, for tests that need real code and no meaning."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import torch
+
+from edgetam_label.config import ModelConfig
+from edgetam_label.frames import Frames
+from edgetam_label.modeling import EdgeTAM
+
+WIDTH, HEIGHT = 96, 64
+
+
+@cache
+def tiny_model() -> EdgeTAM:
+    """Seeded weights, biased so that objects count as present."""
+    torch.manual_seed(0)
+    model = EdgeTAM(ModelConfig.load("tiny")).eval()
+    last = model.sam_mask_decoder.pred_obj_score_head.layers[-1]
+    torch.nn.init.constant_(last.bias, 5.0)
+    return model
+
+
+def tiny_images(count: int = 12) -> list[np.ndarray]:
+    """Noise with a bright square that moves right, (64, 96, 3) uint8 each."""
+    rng = np.random.default_rng(0)
+    images = []
+    for t in range(count):
+        image = rng.integers(0, 90, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        image[20:44, 8 + 3 * t : 32 + 3 * t] = (220, 180, 40)
+        images.append(image)
+    return images
+
+
+def tiny_frames(count: int = 12) -> Frames:
+    return Frames.open(tiny_images(count))
