@@ -6,40 +6,50 @@ import contextlib
 import gc
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from edgetam_label.options import db_option, model_options
+from edgetam_label.settings import ENV_PREFIX, Settings
 
 if TYPE_CHECKING:
     from .settings import ServerSettings
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
+SECRETS = ("label_studio_api_key", "basic_auth_password", "bearer_token")
+
+
+def server_options(command: F) -> F:
+    """A flag for every setting of the server but the secrets: a command line is seen by all."""
+    from .settings import ServerSettings
+
+    own = {k: v for k, v in ServerSettings.model_fields.items() if k not in Settings.model_fields}
+    for name, field in reversed(own.items()):
+        if name in SECRETS:
+            continue
+        variable = f"[{ENV_PREFIX}{name.upper()}]"
+        flag = "--" + name.replace("_", "-")
+        text = f"{str(field.description)[:1].upper()}{str(field.description)[1:]}. {variable}"
+        if field.annotation is bool:
+            command = click.option(flag, is_flag=True, default=None, help=text)(command)
+        else:
+            command = click.option(flag, metavar=_metavar(field.annotation), help=text)(command)
+    return command
+
+
+def _metavar(kind: Any) -> str:
+    return {int: "N", float: "X"}.get(kind, "TEXT")
+
+
 @click.command()
-@click.option("--host", help="Address to listen on (default 127.0.0.1). [EDGETAM_LABEL_HOST]")
-@click.option("--port", type=int, help="Port to listen on (default 9090). [EDGETAM_LABEL_PORT]")
-@click.option("--threads", type=int, help="Requests answered at a time. [EDGETAM_LABEL_THREADS]")
-@click.option(
-    "--label-studio-url",
-    metavar="URL",
-    help="Where Label Studio is, as seen from here. [EDGETAM_LABEL_LABEL_STUDIO_URL]",
-)
-@click.option(
-    "--insecure-public",
-    is_flag=True,
-    default=None,
-    help="Listen on a public address without credentials. [EDGETAM_LABEL_INSECURE_PUBLIC]",
-)
-@click.option(
-    "--predict-deadline",
-    type=float,
-    metavar="SECONDS",
-    help="Answer with what is there after this time. [EDGETAM_LABEL_PREDICT_DEADLINE]",
-)
+@server_options
 @click.option(
     "--cache-dir",
     type=click.Path(path_type=Path),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from label_studio import LabelStudio, program
+from real_studio import LabelStudio, program
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-from label_studio import LabelStudio, Server
 from PIL import Image
-from scenes import FPS, HEIGHT, WIDTH, iou, percent_box, truth, write_image, write_movie
+from real_studio import LabelStudio, Server
+from rendered_scenes import FPS, HEIGHT, WIDTH, iou, percent_box, truth, write_image, write_movie
 from skimage.draw import polygon2mask
 
 from edgetam_label.backend.brush import decode_brush

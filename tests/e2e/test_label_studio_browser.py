@@ -1,0 +1,247 @@
+"""The real editor in headless Chromium: what an annotator does, and sees.
+
+Screenshots go to $EDGETAM_SCREENSHOTS (docs/images for the documentation), else to a temp folder.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from real_studio import PASSWORD, USER, LabelStudio, Server
+from rendered_scenes import write_image, write_movie
+
+playwright = pytest.importorskip("playwright.sync_api")
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+
+FRAMES = 30
+FLAGS = [
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--proxy-server=direct://",
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+]  # fmt: skip
+
+
+def chromium() -> str | None:
+    named = os.environ.get("CHROMIUM")
+    return named or shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def config(name: str) -> str:
+    folder = files("edgetam_label.configs") / "label_studio"
+    return (folder / f"{name}.xml").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def server(
+    studio: LabelStudio, weights: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    one = Server(tmp_path_factory.mktemp("backend"), studio, predict_deadline=90, **weights).start()
+    try:
+        yield one
+    finally:
+        one.stop()
+
+
+@pytest.fixture(scope="module")
+def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    given = os.environ.get("EDGETAM_SCREENSHOTS")
+    folder = Path(given) if given else tmp_path_factory.mktemp("shots")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(studio: LabelStudio) -> Iterator[Any]:
+    executable = chromium()
+    if executable is None:
+        pytest.skip("no Chromium here; install it or set CHROMIUM")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=executable, headless=True, args=FLAGS)
+        tab = browser.new_context(viewport={"width": 1400, "height": 900}).new_page()
+        tab.set_default_timeout(120_000)
+        tab.goto(studio.url + "/user/login/", wait_until="domcontentloaded")
+        tab.fill("input[name=email]", USER)
+        tab.fill("input[name=password]", PASSWORD)
+        tab.click("button[type=submit]")
+        tab.wait_for_url(lambda url: "/user/login" not in url)
+        yield tab
+        browser.close()
+
+
+def open_task(page: Any, studio: LabelStudio, project: int, task: int) -> None:
+    page.goto(f"{studio.url}/projects/{project}/data?task={task}", wait_until="domcontentloaded")
+    page.wait_for_selector(".konvajs-content canvas, canvas")
+    page.wait_for_function(
+        "() => window.Htx && Htx.annotationStore && Htx.annotationStore.selected"
+    )
+    page.wait_for_timeout(3000)
+    toggle = page.locator("[data-testid=bottombar-auto-annotation-toggle]")
+    toggle.wait_for(state="attached")
+    inner = toggle if toggle.evaluate("e => e.tagName") == "INPUT" else toggle.locator("input")
+    if not inner.is_checked():
+        inner.evaluate("e => e.click()")
+    page.wait_for_timeout(500)
+
+
+def choose(page: Any, control: str, label: str, tool: str | None = None) -> None:
+    """Press a label, then the smart copy of a tool, through the editor's own objects."""
+    page.evaluate(
+        """([control, label, tool]) => {
+            const annotation = Htx.annotationStore.selected;
+            const press = () => {
+                const tag = annotation.names.get(control);
+                if (!tag.selectedValues().includes(label))
+                    tag.children.find(c => c.value === label || c._value === label).onClick();
+            };
+            press();
+            if (tool) {
+                const manager = annotation.objects[0].getToolsManager();
+                manager.selectTool(
+                    manager.allTools().find(t => t.dynamic && t.toolName === tool), true);
+                press();
+            }
+        }""",
+        [control, label, tool],
+    )
+
+
+def regions(page: Any) -> dict[str, list[dict[str, Any]]]:
+    return dict(
+        page.evaluate(
+            """() => {
+                const a = Htx.annotationStore.selected;
+                const one = r => ({id: r.cleanId, type: r.type, labels: r.labels,
+                                   frames: r.sequence ? r.sequence.length : 0});
+                const suggestions = [...a.suggestions.values()].map(one);
+                return {regions: a.regions.map(one), suggestions};
+            }"""
+        )
+    )
+
+
+def canvas_of(page: Any) -> dict[str, float]:
+    boxes = [e.bounding_box() for e in page.locator(".konvajs-content").all()]
+    return dict(max((b for b in boxes if b), key=lambda b: b["width"] * b["height"]))
+
+
+def shot(page: Any, path: Path) -> np.ndarray:
+    page.screenshot(path=str(path))
+    return np.asarray(Image.open(path).convert("RGB"), dtype=np.int16)
+
+
+def differing(before: np.ndarray, after: np.ndarray, area: dict[str, float]) -> float:
+    """Share of the canvas whose pixels changed visibly."""
+    x, y, w, h = (round(area[k]) for k in ("x", "y", "width", "height"))
+    a, b = before[y : y + h, x : x + w], after[y : y + h, x : x + w]
+    return float((np.abs(a - b).max(axis=2) > 24).mean())
+
+
+def until(page: Any, true: Any, seconds: float = 120) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < end, regions(page)
+        page.wait_for_timeout(200)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "region"),
+    [("brush", "brushregion"), ("bitmask", "bitmaskregion"), ("polygon", "polygonregion"),
+     ("rectangle", "rectangleregion"), ("ellipse", "ellipseregion")],
+)  # fmt: skip
+def test_a_click_shows_a_mask(
+    page: Any,
+    studio: LabelStudio,
+    server: Server,
+    shots: Path,
+    tmp_path: Path,
+    kind: str,
+    region: str,
+) -> None:
+    project = studio.project(f"editor {kind}", config(f"image_{kind}"))
+    task = studio.upload(project, write_image(tmp_path / "scene.png"))
+    studio.connect(project, server.url)
+    open_task(page, studio, project, task)
+    choose(page, "click", "Object", "KeyPointTool")
+    before = shot(page, shots / f"image-{kind}-before.png")
+    area = canvas_of(page)
+    page.mouse.click(area["x"] + area["width"] * 90 / 480, area["y"] + area["height"] * 110 / 320)
+    found = until(page, lambda: regions(page)["suggestions"])
+    assert {r["type"] for r in found} == {region}
+    assert found[0]["labels"] == ["Object"]
+    page.wait_for_timeout(1000)
+    after = shot(page, shots / f"image-{kind}-click.png")
+    assert differing(before, after, area) > 0.01
+    page.click("[data-testid=bottombar-accept-suggestions-button]")
+    kept = until(page, lambda: [r for r in regions(page)["regions"] if r["type"] == region])
+    assert kept[0]["labels"] == ["Object"]
+    shot(page, shots / f"image-{kind}-accepted.png")
+
+
+def test_a_box_prompt_shows_a_mask(
+    page: Any, studio: LabelStudio, server: Server, shots: Path, tmp_path: Path
+) -> None:
+    project = studio.project("editor box", config("image_brush"))
+    task = studio.upload(project, write_image(tmp_path / "scene.png"))
+    studio.connect(project, server.url)
+    open_task(page, studio, project, task)
+    choose(page, "box", "Other", "RectangleTool")
+    area = canvas_of(page)
+    drag(page, area, (0.65, 0.66), (0.86, 0.9))
+    found = until(page, lambda: regions(page)["suggestions"])
+    assert found[0]["type"] == "brushregion" and found[0]["labels"] == ["Other"]
+    page.wait_for_timeout(1000)
+    shot(page, shots / "image-box-prompt.png")
+
+
+def drag(page: Any, area: dict[str, float], a: tuple[float, float], b: tuple[float, float]) -> None:
+    def at(t: float) -> tuple[float, float]:
+        x, y = a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t
+        return area["x"] + area["width"] * x, area["y"] + area["height"] * y
+
+    page.mouse.move(*at(0))
+    page.mouse.down()
+    for i in range(1, 9):
+        page.mouse.move(*at(i / 8))
+    page.mouse.up()
+    page.wait_for_timeout(300)
+
+
+def test_a_labelled_box_becomes_a_track(
+    page: Any, studio: LabelStudio, server: Server, shots: Path, tmp_path: Path
+) -> None:
+    project = studio.project("editor video", config("video_track"))
+    task = studio.upload(project, write_movie(tmp_path / "clip.mp4", FRAMES))
+    studio.connect(project, server.url)
+    open_task(page, studio, project, task)
+    page.wait_for_timeout(3000)
+    choose(page, "labels", "Object")
+    area = canvas_of(page)
+    drag(page, area, (0.30, 0.30), (0.50, 0.70))
+    until(page, lambda: regions(page)["regions"])
+    before = shot(page, shots / "video-box.png")
+    page.evaluate(
+        """() => { const a = Htx.annotationStore.selected; a.unselectAll();
+                   a.selectArea(a.regions[0]); }"""
+    )
+    choose(page, "labels", "Other")
+    (tracked,) = until(
+        page, lambda: [r for r in regions(page)["regions"] if r["frames"] > 1] or None, 180
+    )
+    assert tracked["labels"] == ["Other"]
+    page.wait_for_timeout(1000)
+    after = shot(page, shots / "video-tracked.png")
+    assert np.abs(before - after).max() > 24
+    page.evaluate("() => Htx.annotationStore.selected.names.get('video').setFrame(16)")
+    page.wait_for_timeout(1500)
+    shot(page, shots / "video-frame-16.png")
