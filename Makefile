@@ -24,7 +24,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 p
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help install demo test test-fast test-e2e check format docs consumers clean
+.PHONY: help install demo test test-fast test-e2e check format docs picture consumers clean
 
 help: ## Show the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ format: $(READY) ## Rewrite the code in the house format
 
 docs: $(READY) ## Write the reference pages from the program
 	$(BIN)/python -P docs/make_reference.py
+
+picture: demo ## Take the README's picture anew from the demo
+	mkdir -p docs/images && cp $(DEMO_OUT)/overlay.png docs/images/demo.png
 
 clean: ## Remove what the targets made (the virtual environment too)
 	rm -rf $(VENV) $(LS_VENV) .venv-consumers demo-output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,7 +12,7 @@ import numpy as np
 from edgetam_label.demo_clip import DemoClip, render_demo_clip
 from edgetam_label.exporters.exporting import ExportRequest, export_sessions
 from edgetam_label.frames import Frames
-from edgetam_label.labeler import Labeler
+from edgetam_label.labeler import Labeler, Progress
 from edgetam_label.modeling import EdgeTAM
 from edgetam_label.prompts import Click, Prompt
 from edgetam_label.render import render_video, write_contact_sheet
@@ -62,10 +62,11 @@ def run_demo(
     width: int = 640,
     height: int = 360,
     tell: Tell = lambda text: None,
+    progress: Progress | None = None,
 ) -> DemoReport:
     """Everything under `out`; products of an earlier demo there are replaced.
 
-    tell: gets a sentence at every step.
+    tell: gets a sentence at every step. progress: gets (frames done, frames to do) of tracking.
     """
     files = _files(out)
     for stale in (files["database"], *(out / f"sessions.db-{kind}" for kind in ("wal", "shm"))):
@@ -76,7 +77,7 @@ def run_demo(
         session = _prompted_session(Labeler(model, store), clip, frames)
         tell(f"Tracking {len(clip.objects)} objects from one click each")
         start = time.monotonic()
-        Labeler(model, store).track(session.id, frames)
+        Labeler(model, store).track(session.id, frames, progress=progress)
         seconds = time.monotonic() - start
         tell("Drawing and exporting")
         session = store.get(session.id)

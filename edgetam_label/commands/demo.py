@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgetam_label.known_checkpoints import CHECKPOINTS, checkpoint_path
-from edgetam_label.options import json_option, model_options, print_json
+from edgetam_label.options import json_option, model_options, print_json, progress_bar
 from edgetam_label.settings import Settings
 
 if TYPE_CHECKING:
@@ -59,9 +59,14 @@ def demo(
     network = load_model(
         settings.model, checkpoint, settings.device, checkpoint_dir=settings.checkpoint_dir
     )
-    report = run_demo(
-        out, network, num_frames=frames, tell=lambda text: click.echo(f"{text} ...", err=True)
-    )
+    with progress_bar("Tracking", "frame") as progress:
+        report = run_demo(
+            out,
+            network,
+            num_frames=frames,
+            tell=lambda text: click.echo(f"{text} ...", err=True),
+            progress=progress,
+        )
     if as_json:
         print_json(_to_json(report))
     else:
