@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from edgetam_label.backend.brush import decode_brush_mask
 from edgetam_label.errors import EdgeTAMLabelError, ExportError, PromptError
-from edgetam_label.masks import Mask
+from edgetam_label.masks import RLE, Mask
 from edgetam_label.prompts import Box, Click, Prompt
 
 Region = dict[str, Any]
@@ -124,14 +124,12 @@ def _bitmask(url: str, size: tuple[int, int]) -> Mask:
 
 
 def _polygon(points: list[list[float]], size: tuple[int, int]) -> Mask:
-    """Pixels whose centre lies inside: percent are positions on the image plane, and the centre
-    of pixel 0 is at 0.5."""
+    """Pixels inside the polygon, drawn along pixel edges: 0 % is the left edge of the first."""
     height, width = size
-    scaled = np.asarray(points, dtype=np.float64) / 100 * (width, height) - 0.5
-    fixed = np.round(scaled * 256).astype(np.int32)
-    canvas = np.zeros(size, dtype=np.uint8)
-    cv2.fillPoly(canvas, [fixed], color=(1,), shift=8)
-    return canvas.astype(bool)
+    ring = [float(v) for x, y in points for v in (x / 100 * width, y / 100 * height)]
+    if len(ring) < 6:
+        raise ValueError(f"a polygon of {len(points)} points has no inside")
+    return RLE.from_coco(coco_mask.merge(coco_mask.frPyObjects([ring], height, width))).decode()
 
 
 def _ellipse(value: dict[str, Any], size: tuple[int, int]) -> Mask:
