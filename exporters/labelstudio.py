@@ -107,13 +107,10 @@ def _video_task(video: Video, dataset: Dataset) -> dict[str, Any]:
 def _track(video: Video, entry: ExportedObject, fps: float, scores: list[float]) -> list[Keyframe]:
     """Keyframes of one object: of its masks, or of its box prompts if nothing was tracked."""
     boxes = {}
-    taken: set[int] = set()
     for mask in video.masks_of(entry):
-        number = to_ls_frame(video.session.media, mask.frame_idx, fps)
-        if number in taken:
-            video.refused(mask, "variable frame rate: two frames share a Label Studio frame")
+        if to_ls_frame(video.session.media, mask.frame_idx, fps) is None:
+            video.refused(mask, "variable frame rate: Label Studio never shows this frame")
             continue
-        taken.add(number)
         box = mask.rle.box
         assert box is not None, "absent masks are not handed out"
         boxes[mask.frame_idx] = box
@@ -138,6 +135,8 @@ def _video_region(
     for keyframe in keyframes:
         x0, y0, x1, y1 = keyframe.box
         number = to_ls_frame(media, keyframe.frame_idx, fps)
+        if number is None:
+            continue
         sequence.append(
             {
                 "frame": number,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -73,11 +74,17 @@ def keyframes_of_prompts(prompts: Sequence[Prompt], gone: Collection[int]) -> li
     return keyframes
 
 
-def to_ls_frame(media: MediaIdentity, frame_idx: int, fps: float) -> int:
-    """The 1-based frame that Label Studio, counting at `fps`, shows at a frame's time."""
-    return int(media.time_of(frame_idx) * fps + 0.5) + 1
+# The editor shows frame n by seeking 2 ms past (n - 1) / frameRate seconds (measured), whatever the
+# true rate of the file is; so both counts meet in time, for variable frame rates too.
+SEEK_HAIR = 0.002
 
 
 def from_ls_frame(media: MediaIdentity, frame: int, fps: float) -> int:
-    """The frame that is shown in the middle of Label Studio's 1-based frame."""
-    return media.frame_at((frame - 1 + 0.5) / fps)
+    """The 0-based frame that the editor, counting at `fps`, shows as its 1-based `frame`."""
+    return media.frame_at((frame - 1) / fps + SEEK_HAIR)
+
+
+def to_ls_frame(media: MediaIdentity, frame_idx: int, fps: float) -> int | None:
+    """The first 1-based frame by which the editor shows `frame_idx`; None if it skips it."""
+    number = max(1, math.ceil((media.time_of(frame_idx) - SEEK_HAIR) * fps - 1e-6) + 1)
+    return number if from_ls_frame(media, number, fps) == frame_idx else None
