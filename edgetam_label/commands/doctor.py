@@ -79,7 +79,10 @@ def _label_studio(
 
     settings = ServerSettings.load(label_studio_url=url)
     ours = (backend_url or ls_doctor.default_backend_url(settings)).rstrip("/")
-    return ls_doctor.run_checks(settings, ls_doctor.Probe(ours, project, connect))
+    checks: Iterator[Check] = ls_doctor.run_checks(
+        settings, ls_doctor.Probe(ours, project, connect)
+    )
+    return checks
 
 
 def _print(check: Check) -> None:

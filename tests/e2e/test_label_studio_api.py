@@ -7,6 +7,8 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.resources import files
@@ -27,6 +29,7 @@ from edgetam_label.sessions import SessionStore
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 FRAMES = 40
+LONG = 110  # long enough to be under way when the server is stopped
 # random weights show that the protocol works, and nothing about masks
 MEANINGFUL = os.environ.get("EDGETAM_TEST_CHECKPOINT") != "random"
 
@@ -75,9 +78,11 @@ def keyframe(frame: int, mask: Any) -> dict[str, Any]:
             **percent_box(mask)}  # fmt: skip
 
 
-def region(name: str, label: str | None, sequence: list[dict[str, Any]]) -> dict[str, Any]:
+def region(
+    name: str, label: str | None, sequence: list[dict[str, Any]], frames: int = FRAMES
+) -> dict[str, Any]:
     value: dict[str, Any] = {
-        "framesCount": FRAMES, "duration": FRAMES / FPS, "sequence": sequence,
+        "framesCount": frames, "duration": frames / FPS, "sequence": sequence,
         **({"labels": [label]} if label else {}),
     }  # fmt: skip
     return {"id": name, "type": "videorectangle", "from_name": "box", "to_name": "video",
@@ -205,32 +210,32 @@ def check_masks(
 def test_a_restart_in_the_middle_of_a_track(
     studio: LabelStudio,
     weights: dict[str, str],
-    movie: Path,
     tmp_path: Path,
     how: signal.Signals,
 ) -> None:
-    server = Server(tmp_path, studio, predict_deadline=1.5, **weights).start()
+    server = Server(tmp_path, studio, predict_deadline=0.5, **weights).start()
     try:
         project = studio.project(f"restart {how}", config("video_track"))
-        task = studio.upload(project, movie)
+        task = studio.upload(project, write_movie(tmp_path / "long.mp4", LONG))
         ml = studio.connect(project, server.url)
         asked = [
-            region("disc1", "Object", [keyframe(1, truth(0)["disc"])]),
-            region("block1", "Object", [keyframe(1, truth(0)["block"])]),
+            region("disc1", "Object", [keyframe(1, truth(0)["disc"])], LONG),
+            region("block1", "Object", [keyframe(1, truth(0)["block"])], LONG),
         ]
         studio.interactive(ml, task, asked)
-        unfinished = [j for j in server.jobs() if j["state"] in ("queued", "running")]
+        until(lambda: any(j["done"] > 1 for j in server.jobs()))
+        assert all(j["state"] in ("queued", "running") for j in server.jobs())
         server.stop(how)
         server.start()
-        server.settle()
+        server.settle(900)
         store = SessionStore(str(server.folder / "sessions.db"))
         (session,) = store.list()
         for obj_id, name in ((1, "disc"), (2, "block")):
-            check_masks(store, session.id, obj_id, name, range(FRAMES))
+            check_masks(store, session.id, obj_id, name, range(LONG))
         store.close()
-        if unfinished:  # what ended after its request is in Label Studio as a prediction
-            pushed = until(lambda: predictions(studio, task))
-            assert {r["id"] for p in pushed for r in p["result"]} == {"disc1", "block1"}
+        # what ended after its request is in Label Studio as a prediction
+        pushed = until(lambda: predictions(studio, task))
+        assert {r["id"] for p in pushed for r in p["result"]} == {"disc1", "block1"}
         (whole, other) = studio.interactive(ml, task, asked)
         assert {whole["id"], other["id"]} == {"disc1", "block1"}
         assert studio.token not in server.log()
@@ -260,3 +265,55 @@ def test_basic_auth_from_label_studio(
         assert studio.interactive(ml, task, [click(90 / 4.8, 110 / 3.2)])
     finally:
         server.stop()
+
+
+def test_doctor_finds_nothing_wrong_and_then_everything(
+    studio: LabelStudio, server: Server, tmp_path: Path
+) -> None:
+    project = studio.project("for the doctor", config("image_brush"))
+    studio.upload(project, write_image(tmp_path / "scene.png"))
+    asked = ["--project", str(project), "--backend-url", server.url]
+    status, lost = doctor(studio, tmp_path, *asked, "--connect")
+    assert status == 1
+    assert (
+        not lost[f"project {project} connection"]["ok"] and lost[f"project {project} guard"]["ok"]
+    )
+    # the attempt left nothing behind
+    assert studio.api("GET", "/api/ml", params={"project": project}).json() == []
+    assert studio.api("GET", "/api/webhooks/", params={"project": project}).json() == []
+    studio.connect(project, server.url)
+    status, found = doctor(studio, tmp_path, *asked)
+    assert status == 0, found
+    assert found["token"]["detail"].startswith("personal token of")
+    assert "scene.png" in found[f"project {project} media"]["detail"]
+    status, found = doctor(studio, tmp_path, *asked, token="0" * 40)
+    assert status == 1 and "Personal Access Token" in found["token"]["fix"]
+    broken = studio.project("cannot work", "<View><Image name='i' value='$image'/></View>")
+    _, found = doctor(studio, tmp_path, "--project", str(broken), "--backend-url", server.url)
+    assert "BrushLabels" in found[f"project {broken} config"]["detail"]
+
+
+def test_doctor_names_the_guard(
+    template: Path, server: Server, weights: dict[str, str], tmp_path: Path
+) -> None:
+    with LabelStudio(template, protect=True) as guarded:
+        project = guarded.project("guarded", config("image_brush"))
+        asked = ["--project", str(project), "--backend-url", server.url, "--connect"]
+        status, found = doctor(guarded, tmp_path, *asked)
+    check = found[f"project {project} guard"]
+    assert status == 1 and not check["ok"]
+    assert "SSRF_PROTECTION_ENABLED=false" in check["fix"]
+
+
+def doctor(
+    studio: LabelStudio, folder: Path, *flags: str, token: str | None = None
+) -> tuple[int, dict[str, dict[str, Any]]]:
+    """(exit code, checks by name); of several with one name the last."""
+    command = [sys.executable, "-m", "edgetam_label", "doctor", "--json"]
+    env = {**os.environ, "EDGETAM_LABEL_LABEL_STUDIO_API_KEY": token or studio.token}
+    done = subprocess.run(
+        [*command, "--label-studio", studio.url, *flags],
+        env=env, cwd=folder, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert studio.token not in done.stdout + done.stderr
+    return done.returncode, {c["name"]: c for c in json.loads(done.stdout)["checks"]}
