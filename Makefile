@@ -18,6 +18,7 @@ LABEL_STUDIO ?= 1.23.2
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+E2E_READY := $(VENV)/.ready-e2e
 TORCH_READY := $(VENV)/.torch-$(TORCH)$(if $(CUDA),-cuda,)
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
@@ -40,7 +41,7 @@ test: $(READY) ## All tests that need no browser and no Label Studio
 test-fast: $(READY) ## The quick ones only
 	$(BIN)/python -P -m pytest -m "not e2e and not slow" $(PYTEST_ARGS)
 
-test-e2e: $(READY) $(LS_VENV)/.ready ## The tests that start a real Label Studio and a browser
+test-e2e: $(E2E_READY) $(LS_VENV)/.ready ## The tests that start a real Label Studio and a browser
 	LABEL_STUDIO_VENV=$(abspath $(LS_VENV)) $(BIN)/python -P -m pytest -m e2e $(PYTEST_ARGS)
 
 consumers: $(READY) ## Third-party readers, so that `make test` loads our exports with them
@@ -85,6 +86,10 @@ endif
 $(LS_VENV)/.ready: | $(BIN)/python
 	$(BIN)/python -m venv $(LS_VENV)
 	$(LS_VENV)/bin/python -m pip --disable-pip-version-check install -q "label-studio==$(LABEL_STUDIO)"
+	@touch $@
+
+$(E2E_READY): $(READY)
+	$(PIP) install -q -e ".[dev,e2e]"
 	@touch $@
 
 $(READY): pyproject.toml $(TORCH_READY)
