@@ -102,6 +102,20 @@ def test_every_package_is_in_the_wheel() -> None:
         assert (ROOT / folder / "__init__.py").is_file()
 
 
+def test_every_data_file_is_in_the_wheel() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    setuptools = project["tool"]["setuptools"]
+    folders = {name: ROOT / folder for name, folder in setuptools["package-dir"].items()}
+    left_out = []
+    for package, folder in folders.items():
+        globs = setuptools["package-data"].get(package, [])
+        included = {path for pattern in globs for path in folder.glob(pattern)}
+        files = {path for path in folder.rglob("*") if path.is_file()}
+        code = {p for p in files if p.suffix in (".py", ".pyc") or p.name.startswith(".")}
+        left_out += sorted(map(named, files - code - included))
+    assert not left_out
+
+
 def test_no_module_without_a_noun() -> None:
     files = [*CORE_FILES, *(ROOT / "backend").glob("*.py"), *(ROOT / "exporters").glob("*.py")]
     assert not [named(p) for p in files if p.stem in ("utils", "util", "helpers", "common", "misc")]
