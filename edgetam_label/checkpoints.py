@@ -166,7 +166,7 @@ def build_model(choice: ModelChoice) -> EdgeTAM:
     if weights is not None:
         load_weights(model, weights)
     digest = file_sha256(choice.checkpoint) if choice.checkpoint else f"random-{RANDOM_SEED}"
-    model.identity = ModelIdentity(config.name, digest, config.sha256)  # type: ignore[assignment]
+    model.identity = ModelIdentity(config.name, digest, config.sha256)
     return model.eval().requires_grad_(False)
 
 

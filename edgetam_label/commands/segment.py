@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from edgetam_label.modeling import EdgeTAM
     from edgetam_label.predictor import MaskPrediction
     from edgetam_label.prompts import Prompt
-    from edgetam_label.sessions import ModelIdentity
 
 
 @click.command()
@@ -117,7 +116,7 @@ def _document(
     network: EdgeTAM,
 ) -> dict[str, Any]:
     box = prompt.box
-    identity: ModelIdentity | None = getattr(network, "identity", None)
+    identity = network.identity
     return {
         "image": str(image),
         "frame": frame_idx,

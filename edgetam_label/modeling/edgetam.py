@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,9 @@ from edgetam_label.modeling.memory_attention import Memory, MemoryAttention
 from edgetam_label.modeling.memory_encoder import MemoryEncoder
 from edgetam_label.modeling.perceiver import SpatialPerceiver
 from edgetam_label.modeling.prompt_encoder import NO_POINT, PromptEncoder
+
+if TYPE_CHECKING:
+    from edgetam_label.session_types import ModelIdentity
 
 NO_OBJECT_LOGIT = -1024.0  # logits of a frame on which the object is absent
 MEMORY_SCALE, MEMORY_BIAS = 20.0, -10.0  # mask probabilities enter the memory as p · 20 − 10
@@ -59,7 +63,12 @@ class ObjectMask:
 
 
 class EdgeTAM(nn.Module):
-    """Built with a `ModelConfig`; weights come by `load_state_dict(strict=True)`."""
+    """Built with a `ModelConfig`; weights come by `load_state_dict(strict=True)`.
+
+    identity: which weights these are, as sessions record it; set by `load_model`.
+    """
+
+    identity: ModelIdentity | None = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
