@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import logging
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from edgetam_label.errors import ConfigError
 from edgetam_label.options import db_option, model_options
 from edgetam_label.settings import ENV_PREFIX, Settings
 
@@ -101,10 +101,23 @@ def run(settings: ServerSettings) -> None:
         if app is not None:
             app.extensions["edgetam"].close()
 
-    gc.freeze()
+    check_port(settings.host, settings.port)
     click.echo(f"Listening on {address(settings.host, settings.port)} (Ctrl-C stops).", err=True)
-    with contextlib.suppress(SystemExit):
-        Server().run()
+    Server().run()
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises ConfigError where we cannot listen, before anything is started."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"{address(host, port)} cannot be listened on ({error.strerror}); it may be in use "
+                "by another program, or not an address of this machine: choose --port or --host."
+            ) from None
 
 
 def address(host: str, port: int) -> str:

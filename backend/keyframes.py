@@ -21,7 +21,7 @@ from edgetam_label.errors import UsageError
 
 BoxXYXY = tuple[float, float, float, float]
 LONGEST_STEP = 256  # frames; the search is exact for steps up to this
-_BLOCK = 4096  # interpolated boxes tested at once
+_BLOCK = 1024  # interpolated boxes tested at once
 
 
 @dataclass(frozen=True)

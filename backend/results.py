@@ -22,7 +22,7 @@ from .label_config import ControlTag
 
 Mask = NDArray[np.bool_]
 DEFAULT_TOLERANCE = 1.0  # pixels that a polygon may leave the mask's edge
-MIN_PART_SHARE = 0.001  # polygon parts below this share of the mask's area are specks
+MIN_PART_SHARE = 0.005  # polygon parts below this share of the mask's area are specks
 
 # control tag → (result type, key of the labels inside `value`)
 RESULT_TYPES: Mapping[str, tuple[str, str]] = {

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 WIDTH, HEIGHT, FPS = 480, 320, 25
+DISC_COLOR, BLOCK_COLOR = (235, 90, 40), (60, 190, 235)
 Mask = NDArray[np.bool_]
 
 
@@ -43,8 +44,8 @@ def truth(index: int) -> dict[str, Mask]:
 def picture(index: int) -> NDArray[np.uint8]:
     image = _ground()
     masks = truth(index)
-    image[masks["disc"]] = (235, 90, 40)
-    image[masks["block"]] = (60, 190, 235)
+    image[masks["disc"]] = DISC_COLOR
+    image[masks["block"]] = BLOCK_COLOR
     return image
 
 

@@ -290,7 +290,7 @@ def test_doctor_finds_nothing_wrong_and_then_everything(
     assert status == 1 and "Personal Access Token" in found["token"]["fix"]
     broken = studio.project("cannot work", "<View><Image name='i' value='$image'/></View>")
     _, found = doctor(studio, tmp_path, "--project", str(broken), "--backend-url", server.url)
-    assert "BrushLabels" in found[f"project {broken} config"]["detail"]
+    assert "add <KeyPointLabels" in found[f"project {broken} config"]["detail"]
 
 
 def test_doctor_names_the_guard(

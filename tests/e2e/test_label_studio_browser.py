@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from real_studio import PASSWORD, USER, LabelStudio, Server
-from rendered_scenes import write_image, write_movie
+from rendered_scenes import BLOCK_COLOR, DISC_COLOR, write_image, write_movie
+
+from edgetam_label.prompts import Box
 
 playwright = pytest.importorskip("playwright.sync_api")
 
@@ -139,6 +141,15 @@ def shot(page: Any, path: Path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB"), dtype=np.int16)
 
 
+def find(picture: np.ndarray, color: tuple[int, int, int], area: dict[str, float]) -> Box:
+    """Where a body of this colour is on the page: the editor scales and centres as it likes."""
+    x, y, w, h = (round(area[k]) for k in ("x", "y", "width", "height"))
+    near = np.abs(picture[y : y + h, x : x + w] - np.array(color)).max(axis=2) < 40
+    rows, cols = np.flatnonzero(near.sum(1) > 8), np.flatnonzero(near.sum(0) > 8)
+    assert len(rows) and len(cols), "the body is not on the page"
+    return Box(x + int(cols[0]), y + int(rows[0]), x + int(cols[-1]) + 1, y + int(rows[-1]) + 1)
+
+
 def differing(before: np.ndarray, after: np.ndarray, area: dict[str, float]) -> float:
     """Share of the canvas whose pixels changed visibly."""
     x, y, w, h = (round(area[k]) for k in ("x", "y", "width", "height"))
@@ -175,7 +186,8 @@ def test_a_click_shows_a_mask(
     choose(page, "click", "Object", "KeyPointTool")
     before = shot(page, shots / f"image-{kind}-before.png")
     area = canvas_of(page)
-    page.mouse.click(area["x"] + area["width"] * 90 / 480, area["y"] + area["height"] * 110 / 320)
+    disc = find(before, DISC_COLOR, area)
+    page.mouse.click((disc.x0 + disc.x1) / 2, (disc.y0 + disc.y1) / 2)
     found = until(page, lambda: regions(page)["suggestions"])
     assert {r["type"] for r in found} == {region}
     assert found[0]["labels"] == ["Object"]
@@ -196,23 +208,20 @@ def test_a_box_prompt_shows_a_mask(
     studio.connect(project, server.url)
     open_task(page, studio, project, task)
     choose(page, "box", "Other", "RectangleTool")
-    area = canvas_of(page)
-    drag(page, area, (0.65, 0.66), (0.86, 0.9))
+    drag(page, find(shot(page, tmp_path / "before.png"), BLOCK_COLOR, canvas_of(page)))
     found = until(page, lambda: regions(page)["suggestions"])
     assert found[0]["type"] == "brushregion" and found[0]["labels"] == ["Other"]
     page.wait_for_timeout(1000)
     shot(page, shots / "image-box-prompt.png")
 
 
-def drag(page: Any, area: dict[str, float], a: tuple[float, float], b: tuple[float, float]) -> None:
-    def at(t: float) -> tuple[float, float]:
-        x, y = a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t
-        return area["x"] + area["width"] * x, area["y"] + area["height"] * y
-
-    page.mouse.move(*at(0))
+def drag(page: Any, around: Box) -> None:
+    """Draw a box closely around a body."""
+    x0, y0, x1, y1 = around.x0 - 2, around.y0 - 2, around.x1 + 2, around.y1 + 2
+    page.mouse.move(x0, y0)
     page.mouse.down()
     for i in range(1, 9):
-        page.mouse.move(*at(i / 8))
+        page.mouse.move(x0 + (x1 - x0) * i / 8, y0 + (y1 - y0) * i / 8)
     page.mouse.up()
     page.wait_for_timeout(300)
 
@@ -226,8 +235,7 @@ def test_a_labelled_box_becomes_a_track(
     open_task(page, studio, project, task)
     page.wait_for_timeout(3000)
     choose(page, "labels", "Object")
-    area = canvas_of(page)
-    drag(page, area, (0.30, 0.30), (0.50, 0.70))
+    drag(page, find(shot(page, tmp_path / "before.png"), DISC_COLOR, canvas_of(page)))
     until(page, lambda: regions(page)["regions"])
     before = shot(page, shots / "video-box.png")
     page.evaluate(

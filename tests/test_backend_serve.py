@@ -1,0 +1,136 @@
+"""`edgetam-label serve` as a process: it answers at once, refuses what it must, stops cleanly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from backend_bodies import VIDEO_CONFIG, keyframe, predict_body, track
+from backend_rig import movie
+from studio_double import Studio
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@contextmanager
+def serving(folder: Path, *flags: str, **env: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    port = free_port()
+    command = [sys.executable, "-m", "edgetam_label", "serve", "--port", str(port), "--model",
+               "tiny", "--db", str(folder / "s.db"), "--cache-dir", str(folder / "c"),
+               *flags]  # fmt: skip
+    child = subprocess.Popen(
+        command, env={**os.environ, **env}, stderr=subprocess.PIPE, text=True, cwd=folder
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        until = time.monotonic() + 120
+        while time.monotonic() < until and child.poll() is None:
+            try:
+                requests.get(url + "/health", timeout=2)
+                break
+            except requests.RequestException:
+                time.sleep(0.05)
+        yield url, child
+    finally:
+        if child.poll() is None:
+            child.terminate()
+        child.communicate(timeout=60)
+
+
+def ready(url: str) -> None:
+    until = time.monotonic() + 120
+    while requests.get(url + "/health", timeout=10).json()["model"] != "ready":
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def test_it_starts_answers_and_stops_with_zero(tmp_path: Path) -> None:
+    with serving(tmp_path) as (url, child):
+        assert requests.get(url + "/health", timeout=5).json()["status"] == "UP"
+        ready(url)
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(30) == 0
+
+
+def test_health_and_setup_answer_while_tracks_run(tmp_path: Path) -> None:
+    with Studio() as studio:
+        studio.add("/data/m.mp4", movie(tmp_path / "m.mp4", frames=20))
+        flags = ["--label-studio-url", studio.url, "--predict-deadline", "0.5"]
+        with serving(tmp_path, *flags) as (url, _):
+            ready(url)
+            asked = [
+                predict_body(VIDEO_CONFIG, {"movie": "/data/m.mp4"},
+                             [track([keyframe(1, 12, 33, 25, 33)])], task=i, user=f"u{i}")
+                for i in range(6)
+            ]  # fmt: skip
+            threads = [
+                threading.Thread(target=requests.post, args=(url + "/predict",),
+                                 kwargs={"json": body, "timeout": 60})
+                for body in asked
+            ]  # fmt: skip
+            for thread in threads:
+                thread.start()
+            waits: list[float] = []
+            for i in range(40):
+                began = time.monotonic()
+                if i % 2:
+                    answer: Any = requests.get(url + "/health", timeout=5)
+                else:
+                    sent = {"project": "1.1", "schema": VIDEO_CONFIG}
+                    answer = requests.post(url + "/setup", json=sent, timeout=5)
+                assert answer.status_code == 200
+                waits.append(time.monotonic() - began)
+                time.sleep(0.02)
+            for thread in threads:
+                thread.join()
+        # Label Studio gives /health one second and /setup three
+        assert sorted(waits)[-3] < 1.0, waits
+
+
+@pytest.mark.parametrize(
+    ("flags", "env", "sentence"),
+    [
+        (["--host", "0.0.0.0"], {}, "EDGETAM_LABEL_BASIC_AUTH_USER"),
+        (["--label-studio-url", "localhost:8080"], {}, "with its scheme"),
+        ([], {"EDGETAM_LABEL_PREDICT_DEADLINE": "500"}, "EDGETAM_LABEL_PREDICT_DEADLINE"),
+    ],
+)
+def test_settings_that_cannot_work_are_told(
+    tmp_path: Path, flags: list[str], env: dict[str, str], sentence: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edgetam_label", "serve", "--db", str(tmp_path / "s.db"), *flags],
+        env={**os.environ, **env}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2 and sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_taken_port_is_told(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = subprocess.run(
+            [sys.executable, "-m", "edgetam_label", "serve", "--db", str(tmp_path / "s.db"),
+             "--port", str(taken.getsockname()[1]), "--model", "tiny"],
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "in use" in done.stderr
