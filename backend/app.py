@@ -37,7 +37,7 @@ def create_app(
     `app.extensions["edgetam"]`; close it to pause its jobs.
     """
     settings = settings or ServerSettings.load()
-    backend = Backend(settings, load or _loader(settings))
+    backend = Backend(settings, load or default_loader(settings))
     app = Flask("edgetam_label.backend")
     app.config["MAX_CONTENT_LENGTH"] = settings.request_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]
@@ -51,7 +51,7 @@ def create_app(
     return app
 
 
-def _loader(settings: ServerSettings) -> Callable[[], EdgeTAM]:
+def default_loader(settings: ServerSettings) -> Callable[[], EdgeTAM]:
     def load() -> EdgeTAM:
         from edgetam_label.checkpoints import load_model
 

@@ -28,6 +28,7 @@ from .media import Download, MediaCache
 from .metrics import Metrics
 from .model_host import ModelHost
 from .settings import ServerSettings
+from .training import Training
 from .videos import VideoService, VideoSettings
 from .webhooks import WebhookService
 
@@ -105,7 +106,15 @@ class Backend:
             embeddings,
             self.metrics.count_embedding,
         )
-        self.webhooks = WebhookService(self.store, self.jobs, self.videos.session_key)
+        self.training = Training(
+            settings, self.store, lambda project: self.videos.session_key(project, "")
+        )
+        self.webhooks = WebhookService(
+            self.store,
+            self.jobs,
+            self.videos.session_key,
+            self.training.start if settings.train_on_start_training else None,
+        )
         self._workers = ThreadPoolExecutor(settings.threads, thread_name_prefix="predict")
         self._options: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
         self._warned: OrderedDict[str, None] = OrderedDict()
@@ -117,6 +126,7 @@ class Backend:
         self.jobs.resume()
 
     def close(self) -> None:
+        self.training.stop()
         self.jobs.stop()
         self._workers.shutdown(wait=False, cancel_futures=True)
         self.videos.close()

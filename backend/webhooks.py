@@ -32,14 +32,15 @@ class Outcome:
 
 
 class WebhookService:
-    """session_key(project, task) names the task; train(project) starts a fine-tune, None: never."""
+    """session_key(project, task) names the task; train(project) starts a fine-tune
+    and says what it began; None: never."""
 
     def __init__(
         self,
         store: SessionStore,
         jobs: JobRunner,
         session_key: Callable[[str, str], str],
-        train: Callable[[str], None] | None = None,
+        train: Callable[[str], str] | None = None,
     ) -> None:
         self._store = store
         self._jobs = jobs
@@ -61,8 +62,7 @@ class WebhookService:
         if action == "START_TRAINING":
             if self._train is None:
                 return Outcome("ignored: training on START_TRAINING is not enabled")
-            self._train(project)
-            return Outcome("training")
+            return Outcome(self._train(project))
         return Outcome("ignored")
 
     def _save(self, body: Mapping[str, Any], project: str) -> Outcome:
