@@ -129,6 +129,9 @@ def _check_image(folder: Path, path: Path, index: _Index, item: JsonItem) -> Ite
     index.sizes[image["id"]] = height, width
     if "video_id" in image:
         video, frame = image["video_id"], image.get("frame_id")
+        if not is_id(video):
+            yield Finding("coco.references", where, f"names video_id {video!r}, want a number")
+            return
         index.video_of[image["id"]] = video
         if not is_id(frame, 0):
             yield Finding("coco.frame_id", where, f"has frame_id {frame!r}, want 0 or more")
@@ -158,13 +161,12 @@ def _check_videos(index: _Index) -> Iterator[Finding]:
 
 def _check_annotation(index: _Index, item: JsonItem) -> Iterator[Finding]:
     entry, where = item.value, index.at(item)
-    size = index.sizes.get(entry.get("image_id"))
+    image, category = entry.get("image_id"), entry.get("category_id")
+    size = index.sizes.get(image) if is_id(image) else None
     if size is None:
-        image = entry.get("image_id")
         yield Finding("coco.references", where, f"names image_id {image!r}, which is not there")
         return
-    if entry.get("category_id") not in index.categories:
-        category = entry.get("category_id")
+    if not is_id(category) or category not in index.categories:
         yield Finding(
             "coco.references", where, f"names category_id {category!r}, which is not there"
         )

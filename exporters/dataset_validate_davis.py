@@ -14,8 +14,7 @@ RULES = {
     "davis.list": "each line of a list names a sequence that is there, once",
     "davis.png": "annotations are palette PNGs (mode P) of one size in a sequence",
     "davis.first": "the first frame shows every object: the evaluator counts them there",
-    "davis.ids": "ids are 1, 2, … without a gap: a gap is scored as a perfect object",
-    "davis.void": "255 is void and no object",
+    "davis.ids": "ids are 1, 2, … without a gap, which is scored as a perfect object; 255 is void",
     "davis.names": "frame names are numbers, in the order of the video",
     "davis.images": "JPEGImages/480p/, if there, holds an image of the same size for each PNG",
 }

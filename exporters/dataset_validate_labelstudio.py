@@ -49,7 +49,11 @@ def _check_task(where: str, task: Any) -> Iterator[Finding]:
         yield Finding("labelstudio.task", where, "has no data")
         return
     for kind in ("annotations", "predictions"):
-        for number, entry in enumerate(task.get(kind) or ()):
+        entries = task.get(kind) or []
+        if not isinstance(entries, list):
+            yield Finding("labelstudio.task", where, f"has {kind} that are not a list")
+            continue
+        for number, entry in enumerate(entries):
             at = f"{where}, {kind}[{number}]"
             if not isinstance(entry, dict) or not isinstance(entry.get("result"), list):
                 yield Finding("labelstudio.task", at, "has no list of results")
@@ -145,7 +149,7 @@ def _check_brush(where: str, region: dict[str, Any]) -> Iterator[Finding]:
         )
         return
     try:
-        if not decode_brush(region["value"]["rle"], height, width).any():
+        if not decode_brush(region["value"].get("rle"), height, width).any():
             yield Finding("labelstudio.brush", where, "is empty", WARNING)
     except UsageError as error:
         yield Finding("labelstudio.brush", where, str(error))

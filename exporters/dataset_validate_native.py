@@ -81,8 +81,9 @@ def _check_record(state: _File, where: str, record: dict[str, Any]) -> Iterator[
         else:
             state.objects.add(obj_id)
     elif kind in ("prompt", "mask"):
-        if record.get("obj_id") not in state.objects:
-            yield Finding("native.reference", where, f"belongs to object {record.get('obj_id')!r}")
+        obj_id = record.get("obj_id")
+        if not is_id(obj_id) or obj_id not in state.objects:
+            yield Finding("native.reference", where, f"belongs to object {obj_id!r}")
         frame = record.get("frame_idx")
         if not is_id(frame, 0) or frame >= state.frames:
             yield Finding("native.frame", where, f"is of frame {frame!r} of {state.frames}")
@@ -96,7 +97,7 @@ def _check_record(state: _File, where: str, record: dict[str, Any]) -> Iterator[
 
 def _check_mask(state: _File, where: str, record: dict[str, Any], frame: int) -> Iterator[Finding]:
     status, score = record.get("status"), record.get("score")
-    if status not in MASK_STATUSES:
+    if not isinstance(status, str) or status not in MASK_STATUSES:
         yield Finding("native.mask", where, f"has status {status!r}")
     if score is not None and not (is_number(score) and math.isfinite(score)):
         yield Finding("native.mask", where, f"has score {score!r}")
@@ -120,6 +121,9 @@ def _check_prompt(state: _File, where: str, record: dict[str, Any]) -> Iterator[
     clicks, box, mask = record.get("clicks"), record.get("box"), record.get("mask")
     if not clicks and not box and not mask:
         yield Finding("native.prompt", where, "says nothing")
+    if clicks and not isinstance(clicks, list):
+        yield Finding("native.prompt", where, f"has clicks {clicks!r}, want a list")
+        clicks = []
     for click in clicks or ():
         if (
             not isinstance(click, list)
@@ -128,10 +132,14 @@ def _check_prompt(state: _File, where: str, record: dict[str, Any]) -> Iterator[
             or not (0 <= click[0] <= state.width and 0 <= click[1] <= state.height)
         ):
             yield Finding("native.prompt", where, f"has a click {click} outside the frame")
-    if box and (
-        len(box) != 4 or not all(map(is_number, box)) or box[0] >= box[2] or box[1] >= box[3]
+    if box and not (
+        isinstance(box, list)
+        and len(box) == 4
+        and all(map(is_number, box))
+        and box[0] < box[2]
+        and box[1] < box[3]
     ):
-        yield Finding("native.prompt", where, f"has an empty box {box}")
+        yield Finding("native.prompt", where, f"has a box {box} that is none")
     if mask:
         try:
             checked_rle(mask, state.height, state.width)

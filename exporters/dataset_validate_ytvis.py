@@ -90,12 +90,11 @@ def _check_truth(path: Path, name: str) -> Iterator[Finding]:
     for item in read_items(path):
         if item.key == "annotations" and isinstance(item.value, dict):
             where = _at(name, item)
-            if item.value.get("category_id") not in index.categories:
-                category = item.value.get("category_id")
+            category, video = item.value.get("category_id"), item.value.get("video_id")
+            if not is_id(category) or category not in index.categories:
                 yield Finding("ytvis.references", where, f"names category_id {category!r}")
-            size = index.videos.get(item.value.get("video_id", 0))
+            size = index.videos.get(video) if is_id(video) else None
             if size is None:
-                video = item.value.get("video_id")
                 yield Finding("ytvis.references", where, f"names video_id {video!r}")
             else:
                 yield from _check_annotation(item.value, size, where)
@@ -174,7 +173,10 @@ def _check_results(path: Path, name: str) -> Iterator[Finding]:
     truth = path.parent / "instances.json"
     if truth.is_file():
         content = load_json(truth)
-        videos = {v["id"]: len(v["file_names"]) for v in content.get("videos", ())}
+        found = content.get("videos") if isinstance(content, dict) else None
+        for video in found if isinstance(found, list) else ():
+            if isinstance(video, dict) and is_id(video.get("id")) and is_id(video.get("length")):
+                videos[video["id"]] = video["length"]
     for item in read_items(path):
         if item.index == -1:
             continue
@@ -193,7 +195,8 @@ def _check_results(path: Path, name: str) -> Iterator[Finding]:
         if not isinstance(segmentations, list):
             yield Finding("ytvis.lengths", where, "has no list of segmentations")
             continue
-        want = videos.get(entry.get("video_id", 0), len(segmentations))
+        video = entry.get("video_id")
+        want = videos.get(video if is_id(video) else 0, len(segmentations))
         if len(segmentations) != want:
             yield Finding(
                 "ytvis.lengths", where, f"has {len(segmentations)} segmentations, want {want}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -705,7 +706,7 @@ def test_each_rule_fires(
 def test_every_rule_has_a_damage_that_proves_it() -> None:
     proved = {rule for _, rule, _, _ in CASES}
     unproved = {rule for name in EXPORTERS for rule in rules_of(name)} - proved
-    assert unproved == {"manifest.json", "manifest.files", "davis.void"}
+    assert unproved == {"manifest.json", "manifest.files"}
 
 
 def test_the_manifest_tells_of_changed_and_lost_files(rig: Rig, tmp_path: Path) -> None:
@@ -754,3 +755,43 @@ def test_run_lengths_are_those_of_pycocotools() -> None:
 def test_malformed_counts_are_a_problem_not_a_crash(counts: Any) -> None:
     with pytest.raises((Problem, OverflowError)):
         checked_rle({"size": [5, 5], "counts": counts}, 5, 5)
+
+
+JUNK: list[Any] = [None, True, -1, 0, 1.5, float("nan"), 2**70, "x", "", [], {}, [1, 2], {"id": 1}]
+DOCUMENTS = {
+    "coco": COCO,
+    "ytvis": "train/instances.json",
+    "ytvos": META,
+    "labelstudio": TASKS,
+    "masks": "train/objects.json",
+    "native": f"sessions/{VIDEO}.jsonl",
+}
+
+
+def spoiled(value: Any, rng: np.random.Generator) -> Any:
+    """A copy with junk in place of one value somewhere."""
+    keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+    key = keys[int(rng.integers(len(keys)))]
+    inner = value[key]
+    copied = dict(value) if isinstance(value, dict) else list(value)
+    deeper = isinstance(inner, dict | list) and len(inner) > 0 and rng.random() < 0.85
+    copied[key] = spoiled(inner, rng) if deeper else JUNK[int(rng.integers(len(JUNK)))]
+    return copied
+
+
+@pytest.mark.parametrize("name", list(DOCUMENTS))
+def test_no_junk_makes_a_validator_crash(rig: Rig, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    target = folder / DOCUMENTS[name]
+    target.parent.mkdir(parents=True)
+    original = (rig.folders[name] / DOCUMENTS[name]).read_text(encoding="utf-8")
+    if name in ("ytvos", "masks"):
+        part = {"ytvos": "train/Annotations", "masks": "train/masks"}[name]
+        (folder / part / VIDEO / "1").mkdir(parents=True)
+    lines = name == "native"
+    value = [json.loads(line) for line in original.splitlines()] if lines else json.loads(original)
+    for seed in range(120):
+        changed = spoiled(value, np.random.default_rng(seed))
+        text = "\n".join(map(json.dumps, changed)) if lines else json.dumps(changed)
+        target.write_text(text, encoding="utf-8")
+        assert validate(name, folder, limit=3).rules
