@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sdk_oracle import ask, needs_sdk
 
 from edgetam_label.backend.keyframes import (
     LONGEST_STEP,
@@ -133,34 +135,43 @@ def test_empty_boxes_are_refused_with_their_frame(box: BoxXYXY) -> None:
 
 
 @pytest.mark.consumers
-@settings(max_examples=25, deadline=None)
-@given(tracks(max_frames=40))
-def test_label_studio_fills_in_the_same_boxes(boxes: dict[int, BoxXYXY]) -> None:
-    video = pytest.importorskip(
-        "label_studio_sdk._extensions.label_studio_tools.postprocessing.video"
-    )
-    keyframes = sparse_keyframes(boxes, num_frames=50)
-    sequence = [
+@needs_sdk
+def test_label_studio_fills_in_the_same_boxes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    truths = []
+    for _ in range(20):
+        corner = np.cumsum(rng.normal(0, 2, (40, 2)), axis=0)
+        boxes = np.concatenate([corner, corner + rng.uniform(20, 40, (40, 2))], axis=1).round(1)
+        seen = rng.random(40) > 0.15
+        truths.append({t: tuple(boxes[t].tolist()) for t in range(40) if seen[t]})
+    tracks = [sparse_keyframes(truth, num_frames=50, tolerance=0.7) for truth in truths]
+    values = [
         {
-            "frame": k.frame_idx + 1,
-            "enabled": k.enabled,
-            "rotation": 0,
-            "time": k.frame_idx / 25,
-            "x": k.box[0],
-            "y": k.box[1],
-            "width": k.box[2] - k.box[0],
-            "height": k.box[3] - k.box[1],
+            "framesCount": 50,
+            "duration": 2.0,
+            "sequence": [
+                {
+                    "frame": k.frame_idx + 1,
+                    "enabled": k.enabled,
+                    "rotation": 0,
+                    "time": k.frame_idx / 25,
+                    "x": k.box[0],
+                    "y": k.box[1],
+                    "width": k.box[2] - k.box[0],
+                    "height": k.box[3] - k.box[1],
+                }
+                for k in track
+            ],
         }
-        for k in keyframes
+        for track in tracks
     ]
-    value = {"framesCount": 50, "duration": 2.0, "sequence": sequence}
-    filled = video.extract_key_frames([{"type": "videorectangle", "value": value}])
-    theirs = {
-        row["frame"] - 1: (row["x"], row["y"], row["x"] + row["width"], row["y"] + row["height"])
-        for result in filled
-        for row in result["value"]["sequence"]
-    }
-    ours = {f: box for f in range(50) if (box := interpolate(keyframes, f)) is not None}
-    assert set(theirs) == set(ours) == set(boxes)
-    for frame, box in ours.items():
-        np.testing.assert_allclose(theirs[frame], box, atol=1e-6)
+    for truth, track, rows in zip(truths, tracks, ask("keyframes", values, tmp_path), strict=True):
+        theirs = {
+            r["frame"] - 1: (r["x"], r["y"], r["x"] + r["width"], r["y"] + r["height"])
+            for r in rows
+        }
+        ours = {f: box for f in range(50) if (box := interpolate(track, f)) is not None}
+        assert set(theirs) == set(ours) == set(truth)
+        for frame, box in ours.items():
+            np.testing.assert_allclose(theirs[frame], box, atol=1e-6)
+            assert iou(theirs[frame], truth[frame]) >= 0.7 - 1e-6
