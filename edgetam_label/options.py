@@ -7,6 +7,7 @@ an error names the flag or the variable it came from.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -71,8 +72,15 @@ def progress_bar(
     """A bar on standard error for (done, total) reports; silent where no person watches."""
     from tqdm import tqdm
 
-    watched = sys.stderr.isatty()
-    with tqdm(desc=what, unit=unit, unit_scale=scaled, leave=False, disable=not watched) as bar:
+    width = min(100, shutil.get_terminal_size().columns)  # a terminal may claim to have none
+    with tqdm(
+        desc=what,
+        unit=unit,
+        unit_scale=scaled,
+        leave=False,
+        ncols=width,
+        disable=not sys.stderr.isatty(),
+    ) as bar:
 
         def show(done: int, total: int | None) -> None:
             bar.total = total

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -216,3 +217,21 @@ def test_settings_errors_reach_the_person(runner: CliRunner) -> None:
 def test_the_module_runs_as_the_program() -> None:
     result = program("--version")
     assert result.returncode == 0 and result.stdout.startswith("edgetam-label, version ")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_bar_is_drawn_where_a_person_watches_and_nowhere_else() -> None:
+    import pty
+
+    code = (
+        "from edgetam_label.options import progress_bar\n"
+        "with progress_bar('Tracking', 'frame') as show:\n"
+        "    show(1, 4); show(4, 4)"
+    )
+    ours, theirs = pty.openpty()
+    subprocess.run([sys.executable, "-P", "-c", code], stderr=theirs, check=True)
+    os.close(theirs)
+    assert b"Tracking" in os.read(ours, 10_000)
+    os.close(ours)
+    piped = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, check=True)
+    assert piped.stderr == piped.stdout == b""
