@@ -122,7 +122,9 @@ def draw_boxes(name: str, out: Path, video: FixtureVideo, store: SessionStore) -
         percent = box_at(region["value"]["sequence"], FRAME + 1)
         if percent is None:
             continue
-        x, y, w, h = (p / 100 * full * SCALE for p, full in zip(percent, (width, height) * 2))
+        x, y, w, h = (
+            p / 100 * full * SCALE for p, full in zip(percent, (width, height) * 2, strict=True)
+        )
         far = (x + w, y + h)
         color = parse_color(default_color(int(region["id"].removeprefix("object-"))))
         corners = [(int(x), int(y)), (int(far[0]) - 1, int(far[1]) - 1)]

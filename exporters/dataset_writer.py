@@ -33,12 +33,7 @@ class DatasetWriter:
         """Raises UsageError if `out` exists and is not empty, unless `overwrite`."""
         self.out = Path(out)
         self._overwrite = overwrite
-        if self.out.is_symlink() or (self.out.exists() and not self.out.is_dir()):
-            raise UsageError(f"{self.out} is not a folder; give the name of a folder to write.")
-        if self.out.is_dir() and any(self.out.iterdir()) and not overwrite:
-            raise UsageError(
-                f"{self.out} already exists; choose another folder or pass --overwrite."
-            )
+        check_target(self.out, overwrite)
         parent = self.out.absolute().parent
         self._temp = parent / f".{self.out.name}.partial-{os.getpid()}"
         self._hashes: dict[str, tuple[int, str]] = {}
@@ -139,6 +134,14 @@ class DatasetWriter:
             old.rename(self.out)
             raise
         shutil.rmtree(old, ignore_errors=True)
+
+
+def check_target(out: Path, overwrite: bool) -> None:
+    """Raise UsageError unless `out` is free, an empty folder, or may be overwritten."""
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise UsageError(f"{out} is not a folder; give the name of a folder to write.")
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        raise UsageError(f"{out} already exists; choose another folder or pass --overwrite.")
 
 
 class StreamedFile:

@@ -28,7 +28,11 @@ Progress = Callable[[int, int], None]  # (masks done, masks in all)
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What to export and how. split: () keeps everything in the format's default split."""
+    """What to export and how.
+
+    split: () keeps everything in the format's default split. names: what the manifest calls a
+    session in place of its id. extra: more for the manifest, by key.
+    """
 
     format: str
     out: Path
@@ -39,6 +43,8 @@ class ExportRequest:
     seed: int = 0
     category_map: Path | None = None
     overwrite: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -258,7 +264,7 @@ def _manifest(
     ledger: Ledger,
     writer: DatasetWriter,
 ) -> dict[str, Any]:
-    sessions = [_session_entry(video, ledger) for video in videos]
+    sessions = [_session_entry(video, ledger, request.names) for video in videos]
     frames_in = sum(entry["frames"]["in"] for entry in sessions)
     frames_out = sum(entry["frames"]["written"]["count"] for entry in sessions)
     return {
@@ -280,11 +286,12 @@ def _manifest(
             "masks": ledger.totals(),
         },
         "sessions": sessions,
+        **request.extra,
         "files": writer.files(),
     }
 
 
-def _session_entry(video: Video, ledger: Ledger) -> dict[str, Any]:
+def _session_entry(video: Video, ledger: Ledger, names: Mapping[str, str]) -> dict[str, Any]:
     session, media = video.session, video.session.media
     left_out: dict[str, FrameRanges] = {}
     for frame_idx, reason in video.left_out.items():
@@ -295,7 +302,7 @@ def _session_entry(video: Video, ledger: Ledger) -> dict[str, Any]:
     labels = {entry.obj_id: entry.label for entry in session.objects}
     categories = {entry.obj_id: entry.category.id for entry in video.objects}
     return {
-        "id": session.id,
+        "id": names.get(session.id, session.id),
         "name": session.name,
         "dataset_name": video.name,
         "split": video.split if video.frames else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import islice
@@ -121,7 +121,7 @@ def _store(store: SessionStore, video: ImportedVideo, warnings: list[str]) -> Im
     media = video.media
     if media is None:
         assert video.files is not None, "a reader gives the media or the files"
-        media = _media(video.files, video.name, warnings)
+        media = media_of(video.files, video.name, warnings)
     session = store.create(media, model=video.model, name=video.name)
     try:
         for item in video.objects:
@@ -137,7 +137,7 @@ def _store(store: SessionStore, video: ImportedVideo, warnings: list[str]) -> Im
     return ImportedSession(session.id, video.name, len(video.objects), count, len(video.prompts))
 
 
-def _media(files: FrameFiles, name: str, warnings: list[str]) -> MediaIdentity:
+def media_of(files: FrameFiles, name: str, warnings: list[str]) -> MediaIdentity:
     """The identity of the frames; without the files, one that says what they should be."""
     paths = [files.folder / frame for frame in files.names]
     numbers = files.numbers or tuple(range(len(files.names)))
@@ -185,8 +185,3 @@ def _open(files: FrameFiles, paths: list[Path]) -> MediaIdentity:
             raise ExportError(str(error)) from error
     with Frames.open(paths) as frames:
         return frames.identity
-
-
-def no_masks() -> Iterator[FrameMask]:
-    """For sessions that carry prompts only."""
-    return iter(())

@@ -37,7 +37,7 @@ def read_tasks(folder: Path, options: ImportOptions) -> Iterator[ImportedVideo]:
         if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
             raise ExportError(f"{path} is not a Label Studio JSON export: it must be a list.")
         for group in _grouped(tasks, options.split):
-            yield _Reader(path, options).read(group)
+            yield TaskReader(path, options).read(group)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -71,15 +71,17 @@ def results_of(task: Task) -> list[Region]:
 
 
 @dataclass(frozen=True)
-class _Reader:
+class TaskReader:
+    """path: named in messages; media is looked for beside it."""
+
     path: Path
     options: ImportOptions
 
     def read(self, tasks: list[Task]) -> ImportedVideo:
         data = tasks[0].get("data") or {}
-        regions = [_merged(results_of(task)) for task in tasks]
+        regions = [merged_regions(results_of(task)) for task in tasks]
         is_video = any(r["type"] == "videorectangle" for rs in regions for r in rs.values())
-        url = _url(data, "video" if is_video or "video" in data else "image")
+        url = media_url(data, "video" if is_video or "video" in data else "image")
         if url is None:
             raise ExportError(f"{self.path}: task {tasks[0].get('id')} has no media in its data.")
         if is_video or "video" in data:
@@ -89,7 +91,7 @@ class _Reader:
     def _video(self, data: Task, url: str, regions: Mapping[str, Region]) -> ImportedVideo:
         tracks = {key: track_of(r) for key, r in regions.items() if r["type"] == "videorectangle"}
         warnings = [
-            f"{_name(url)}: region {key} of type {r['type']} is not for video; skipped"
+            f"{url_name(url)}: region {key} of type {r['type']} is not for video; skipped"
             for key, r in regions.items()
             if key not in tracks
         ]
@@ -98,7 +100,7 @@ class _Reader:
         objects = _objects({key: regions[key] for key in tracks})
         prompts, masks = [], []
         for key, track in tracks.items():
-            warnings += [f"{_name(url)}: region {key}: {text}" for text in track.warnings]
+            warnings += [f"{url_name(url)}: region {key}: {text}" for text in track.warnings]
             obj_id = objects[key].obj_id
             for number, box, enabled in track.keyframes(media.width, media.height):
                 frame_idx = from_ls_frame(media, number, fps)
@@ -107,7 +109,7 @@ class _Reader:
                     empty = RLE.empty(media.height, media.width)
                     masks.append(FrameMask(obj_id, frame_idx + 1, empty, status="approved"))
         return ImportedVideo(
-            name=str(data.get("session") or PurePosixPath(_name(url)).stem),
+            name=str(data.get("session") or PurePosixPath(url_name(url)).stem),
             objects=tuple(sorted(objects.values(), key=lambda item: item.obj_id)),
             masks=lambda: masks,
             prompts=tuple(prompts),
@@ -132,7 +134,7 @@ class _Reader:
                 "its size; pass --images with the folder of the videos."
             )
         warnings.append(
-            f"{_name(url)} was not found, so its boxes can be exported but not tracked; pass "
+            f"{url_name(url)} was not found, so its boxes can be exported but not tracked; pass "
             "--images with the folder of the videos."
         )
         step = 1 / Fraction(fps).limit_denominator(10**6)
@@ -153,7 +155,7 @@ class _Reader:
             range(len(tasks)), key=lambda i: int((tasks[i].get("data") or {}).get("frame", 0))
         )
         data = [tasks[i].get("data") or {} for i in order]
-        urls = [str(_url(entry, "image")) for entry in data]
+        urls = [str(media_url(entry, "image")) for entry in data]
         all_regions = {key: r for i in order for key, r in regions[i].items()}
         objects = _objects(all_regions)
         size = self._size(urls[0], data[0], all_regions)
@@ -172,7 +174,7 @@ class _Reader:
                 elif prompt is not None:
                     prompts.append(prompt)
                 else:
-                    warnings.append(f"{_name(urls[0])}: {region['type']} region {key} skipped")
+                    warnings.append(f"{url_name(urls[0])}: {region['type']} region {key} skipped")
         folder, names = self._files(urls, is_still)
         title = str(data[0].get("session") or PurePosixPath(names[0]).stem)
         return ImportedVideo(
@@ -198,7 +200,7 @@ class _Reader:
             folders = {path.parent for path in local if path is not None}
             if len(folders) == 1:
                 return folders.pop(), tuple(path.name for path in local if path is not None)
-        names = tuple(_name(url) for url in urls)
+        names = tuple(url_name(url) for url in urls)
         return self.options.images or self.path.parent, names
 
     def _size(self, url: str, data: Task, regions: Mapping[str, Region]) -> tuple[int, int]:
@@ -219,13 +221,13 @@ class _Reader:
     def _local(self, url: str) -> Path | None:
         """The media as a file here: below --images, beside the tasks, or as the path says."""
         folder = self.options.images
-        candidates = [folder / _name(url)] if folder else []
+        candidates = [folder / url_name(url)] if folder else []
         if "://" not in url:
             candidates += [self.path.parent / url, Path(url)]
         return next((path for path in candidates if path.is_file()), None)
 
 
-def _merged(results: Sequence[Region]) -> dict[str, Region]:
+def merged_regions(results: Sequence[Region]) -> dict[str, Region]:
     """Regions by id; a shape and its label may come as two results with one id."""
     merged: dict[str, Region] = {}
     for number, result in enumerate(results):
@@ -270,12 +272,13 @@ def label_of(region: Region) -> str:
     return "object"
 
 
-def _url(data: Task, preferred: str) -> str | None:
+def media_url(data: Task, preferred: str) -> str | None:
+    """The media of a task: under `preferred`, else the first text that looks like a file."""
     values = [data.get(preferred), *(data[key] for key in sorted(data) if key != "session")]
     return next((v for v in values if isinstance(v, str) and PurePosixPath(v).suffix), None)
 
 
-def _name(url: str) -> str:
+def url_name(url: str) -> str:
     """File name of a URL or path; local-storage URLs carry it in `?d=`."""
     parts = urlsplit(url)
     query = re.search(r"(?:^|&)d=([^&]+)", parts.query)

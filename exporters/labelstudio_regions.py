@@ -101,14 +101,24 @@ def track_of(region: Region) -> Track:
     """The track of a `videorectangle` region."""
     value = region["value"]
     count = int(value.get("framesCount") or 0)
-    duration = float(value.get("duration") or 0)
+    sequence = tuple(value.get("sequence") or ())
     return Track(
-        tuple(value.get("sequence") or ()),
+        sequence,
         int(region.get("original_width") or 0),
         int(region.get("original_height") or 0),
         count,
-        count / duration if count and duration > 0 else 25.0,
+        _frame_rate(sequence, count, float(value.get("duration") or 0)),
     )
+
+
+def _frame_rate(sequence: tuple[dict[str, Any], ...], count: int, duration: float) -> float:
+    """The editor's rate: keyframes say time = frame / rate; framesCount is rounded, so it comes
+    second."""
+    timed = [k for k in sequence if float(k.get("time") or 0) > 0]
+    if timed:
+        last = max(timed, key=lambda k: float(k["time"]))
+        return round(int(last["frame"]) / float(last["time"]), 3)
+    return count / duration if count and duration > 0 else 25.0
 
 
 def _bitmask(url: str, size: tuple[int, int]) -> Mask:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgetam_label.media_identity import MediaIdentity
-from edgetam_label.prompts import Prompt
+from edgetam_label.prompts import Box, Prompt
 
 BoxEdges = tuple[float, float, float, float]
 
@@ -88,3 +88,34 @@ def to_ls_frame(media: MediaIdentity, frame_idx: int, fps: float) -> int | None:
     """The first 1-based frame by which the editor shows `frame_idx`; None if it skips it."""
     number = max(1, math.ceil((media.time_of(frame_idx) - SEEK_HAIR) * fps - 1e-6) + 1)
     return number if from_ls_frame(media, number, fps) == frame_idx else None
+
+
+def interpolate(
+    keyframes: Sequence[tuple[int, Box, bool]], frames_count: int
+) -> Iterator[tuple[int, Box]]:
+    """(frame, box) for every 1-based frame on which the editor shows the rectangle.
+
+    Lines between keyframes; nothing after one that is not enabled; a last enabled one stays to
+    the end.
+    """
+    for number, (frame, box, enabled) in enumerate(keyframes):
+        yield frame, box
+        following = keyframes[number + 1] if number + 1 < len(keyframes) else None
+        if not enabled:
+            continue
+        if following is None:
+            for later in range(frame + 1, frames_count + 1):
+                yield later, box
+            continue
+        end, last, _ = following
+        for between in range(frame + 1, end):
+            yield between, _between(box, last, (between - frame) / (end - frame))
+
+
+def _between(a: Box, b: Box, part: float) -> Box:
+    return Box(
+        a.x0 + (b.x0 - a.x0) * part,
+        a.y0 + (b.y0 - a.y0) * part,
+        a.x1 + (b.x1 - a.x1) * part,
+        a.y1 + (b.y1 - a.y1) * part,
+    )
