@@ -79,6 +79,7 @@ def progress_bar(
         unit_scale=scaled,
         leave=False,
         ncols=width,
+        nrows=20,
         disable=not sys.stderr.isatty(),
     ) as bar:
 
