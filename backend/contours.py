@@ -1,7 +1,7 @@
 """Outlines of masks along pixel edges, with holes, for Label Studio's polygons.
 
 An outline runs on the corners of pixels, so that the filled polygon covers exactly the mask's
-pixels before simplification. Outer rings run clockwise (in image axes), holes the other way.
+pixels before simplification.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from edgetam_label.masks import mask_to_box
 
 Ring = NDArray[np.float64]  # (N, 2) x, y in pixels, not repeating the first point
 
@@ -36,74 +38,62 @@ class Outline:
 def outlines(mask: NDArray[np.bool_], tolerance: float, min_area: float = 0.0) -> list[Outline]:
     """Parts of a (H, W) mask, the largest first, simplified by at most `tolerance` pixels.
 
-    Parts and holes below `min_area` pixels are left out, but never the largest part.
+    Parts (connected over corners too) and holes below `min_area` pixels are left out, but never
+    the largest part.
     """
-    rings = [(_signed_area(ring), ring) for ring in _rings(mask)]
-    outer = sorted((r for r in rings if r[0] > 0), key=lambda r: -r[0])
-    outer = outer[:1] + [r for r in outer[1:] if r[0] >= min_area]
-    holes: list[list[Ring]] = [[] for _ in outer]
-    for area, ring in rings:
-        if area < 0 and -area >= min_area:
-            owner = _owner(ring, [r for _, r in outer])
-            if owner is not None:
-                holes[owner].append(_simplify(ring, tolerance))
-    return [
-        Outline(_simplify(ring, tolerance), tuple(h for h in holes[i] if len(h) >= 3))
-        for i, (_, ring) in enumerate(outer)
-    ]
+    box = mask_to_box(mask)
+    if box is None:
+        return []
+    x0, y0, x1, y1 = box
+    parts: list[tuple[float, Outline]] = []
+    for outer, holes in _rings(mask[y0:y1, x0:x1]):
+        kept = [h for h in holes if _area(h) >= min_area]
+        outline = Outline(
+            _simplify(outer, tolerance) + (x0, y0),
+            tuple(_simplify(h, tolerance) + (x0, y0) for h in kept),
+        )
+        parts.append((_area(outer), outline))
+    parts.sort(key=lambda part: -part[0])
+    return [outline for i, (area, outline) in enumerate(parts) if i == 0 or area >= min_area]
 
 
-def _rings(mask: NDArray[np.bool_]) -> list[Ring]:
-    """Closed paths along the edges between set and clear pixels, foreground on their right."""
-    padded = np.pad(mask.astype(bool), 1)
-    starts: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    # rightwards along a pixel's top edge, leftwards along its bottom edge, and so on
-    steps = (
-        (padded[1:, :] & ~padded[:-1, :], (0, 0), (1, 0)),
-        (padded[:-1, :] & ~padded[1:, :], (1, 0), (-1, 0)),
-        (padded[:, :-1] & ~padded[:, 1:], (0, 0), (0, 1)),
-        (padded[:, 1:] & ~padded[:, :-1], (0, 1), (0, -1)),
+def _rings(mask: NDArray[np.bool_]) -> list[tuple[Ring, list[Ring]]]:
+    """(outer ring, rings of its holes) of each part, on the corners of pixels.
+
+    OpenCV follows the centres of border pixels. On the mask doubled in size these are quarters of
+    pixels, and the corner nearest to a quarter is the corner of the outline that it lies at.
+    """
+    doubled = cv2.copyMakeBorder(
+        np.repeat(np.repeat(mask.astype(np.uint8), 2, axis=0), 2, axis=1), 2, 2, 2, 2, 0
     )
-    for k, (edges, (dx, dy), step) in enumerate(steps):
-        ys, xs = np.nonzero(edges)
-        # indices count from the padding; corner (0, 0) is the image's top-left
-        xs, ys = (xs - 1 + dx, ys + dy) if k < 2 else (xs + dx, ys - 1 + dy)
-        for x, y in zip(xs.tolist(), ys.tolist(), strict=True):
-            starts.setdefault((x, y), []).append(step)
-    rings: list[Ring] = []
-    while starts:
-        rings.append(_walk(starts))
-    return rings
-
-
-def _walk(starts: dict[tuple[int, int], list[tuple[int, int]]]) -> Ring:
-    """Take one closed path out of `starts`; where two meet, turn right: diagonals stay apart."""
-    origin = next(iter(starts))
-    here, heading = origin, starts[origin][0]
-    corners: list[tuple[int, int]] = []
-    last: tuple[int, int] | None = None
-    while True:
-        choices = starts[here]
-        if last is not None and len(choices) > 1:
-            right = (-last[1], last[0])
-            heading = right if right in choices else choices[0]
+    contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    found: dict[int, tuple[Ring, list[Ring]]] = {}
+    holes: list[tuple[int, Ring]] = []
+    for i, contour in enumerate(contours):
+        ring = _corners(np.asarray(contour, dtype=np.int32).reshape(-1, 2) - 2)
+        parent = int(hierarchy[0, i, 3])
+        if parent < 0:
+            found[i] = (ring, [])
         else:
-            heading = choices[0]
-        choices.remove(heading)
-        if not choices:
-            del starts[here]
-        if heading != last:
-            corners.append(here)
-        last = heading
-        here = (here[0] + heading[0], here[1] + heading[1])
-        if here == origin:
-            break
-    return np.asarray(corners, dtype=np.float64)
+            holes.append((parent, ring))
+    for parent, ring in holes:
+        found[parent][1].append(ring)
+    return list(found.values())
 
 
-def _signed_area(ring: Ring) -> float:
+def _corners(quarters: NDArray[np.int32]) -> Ring:
+    """Snap to pixel corners; drop repeats and points in the middle of straight lines."""
+    points = (quarters + 1) // 2
+    points = points[(points != np.roll(points, 1, axis=0)).any(axis=1)]
+    before, after = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
+    bends = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
+    back = (before * after).sum(axis=1) < 0  # a hair that goes out and returns
+    return np.asarray(points[bends | back], dtype=np.float64)
+
+
+def _area(ring: Ring) -> float:
     x, y = ring[:, 0], ring[:, 1]
-    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
+    return abs(float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2))
 
 
 def _simplify(ring: Ring, tolerance: float) -> Ring:
@@ -112,16 +102,3 @@ def _simplify(ring: Ring, tolerance: float) -> Ring:
     short = cv2.approxPolyDP(ring.astype(np.float32).reshape(-1, 1, 2), tolerance, True)
     points = np.asarray(short, dtype=np.float64).reshape(-1, 2)
     return points if len(points) >= 3 else ring
-
-
-def _owner(hole: Ring, outer: list[Ring]) -> int | None:
-    """Index of the smallest outer ring that contains a hole (rings come largest first)."""
-    # a point just inside the hole: half a pixel to the clear side of its first edge
-    edge = hole[1] - hole[0]
-    edge = edge / np.abs(edge).max()
-    x, y = (hole[0] + edge / 2 + np.array([edge[1], -edge[0]]) / 2).tolist()
-    for i in range(len(outer) - 1, -1, -1):
-        polygon = outer[i].astype(np.float32).reshape(-1, 1, 2)
-        if cv2.pointPolygonTest(polygon, (float(x), float(y)), False) >= 0:
-            return i
-    return None

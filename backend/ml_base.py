@@ -3,9 +3,8 @@
 Optional: label-studio-ml 2.x is published in git only. `edgetam-label serve` needs none of it, and
 is what we recommend: the framework turns errors into tracebacks and has no route for jobs.
 
-    pip install "edgetam-label" "label-studio-ml @ git+https://github.com/HumanSignal/label-studio-ml-backend.git@d02cedf35d0e5d21f2f437c120174c62f66bf57a"
-
-with a `model.py` of one line: `from edgetam_label.backend.ml_base import EdgeTAMBackend`.
+docs/label-studio.md has the line that installs the pinned commit. It works with a `model.py` of one
+line: `from edgetam_label.backend.ml_base import EdgeTAMBackend`.
 """
 
 from __future__ import annotations

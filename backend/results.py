@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -145,14 +146,16 @@ def box_percent(box: Sequence[float], size: Size) -> dict[str, float]:
 def ellipse_value(mask: Mask) -> dict[str, Any]:
     """The ellipse with the mask's centroid and second moments, in Label Studio's percent."""
     height, width = mask.shape
-    ys, xs = np.nonzero(mask)
-    spread = np.cov(np.stack([xs, ys]), bias=True) + np.eye(2) / 12  # pixels have an extent
+    m = cv2.moments(mask.astype(np.uint8), binaryImage=True)
+    area = m["m00"]
+    pixel = 1 / 12  # a pixel has an extent of its own
+    spread = np.array([[m["mu20"], m["mu11"]], [m["mu11"], m["mu02"]]]) / area + np.eye(2) * pixel
     variances, axes = np.linalg.eigh(spread)
     radii = 2 * np.sqrt(variances[::-1])  # of a filled ellipse, the longer first
     angle = math.degrees(math.atan2(axes[1, 1], axes[0, 1]))
     return {
-        "x": float((xs.mean() + 0.5) * 100 / width),
-        "y": float((ys.mean() + 0.5) * 100 / height),
+        "x": (m["m10"] / area + 0.5) * 100 / width,
+        "y": (m["m01"] / area + 0.5) * 100 / height,
         "radiusX": float(radii[0] * 100 / width),
         "radiusY": float(radii[1] * 100 / height),
         "rotation": angle % 180,
