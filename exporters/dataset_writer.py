@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -114,9 +115,10 @@ class DatasetWriter:
 
     def _sweep(self) -> None:
         """Remove what killed exports to this target left behind."""
-        for stale in self._temp.parent.glob(f".{_escape(self.out.name)}.*-*"):
-            pid = stale.name.rpartition("-")[2]
-            if stale == self._temp or (pid.isdecimal() and not _is_running(int(pid))):
+        pattern = re.compile(rf"\.{re.escape(self.out.name)}\.(?:partial|old)-(\d+)")
+        for stale in self._temp.parent.iterdir():
+            match = pattern.fullmatch(stale.name)
+            if match and (stale == self._temp or not _is_running(int(match[1]))):
                 shutil.rmtree(stale, ignore_errors=True)
 
     def _publish(self) -> None:
@@ -195,8 +197,3 @@ def _is_running(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _escape(name: str) -> str:
-    """`name` with glob's special characters taken literally."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)

@@ -83,6 +83,7 @@ class JoinReport:
 def join(store: SessionStore, studio: Studio, target: SessionStore) -> JoinReport:
     """Fill `target` with a session per annotated task; `store` is only read."""
     report = JoinReport()
+    tracked = _sessions_by_task(store, studio)
     for task in sorted(studio.tasks(), key=lambda item: int(item.get("id", 0))):
         report.tasks["in"] += 1
         task_id = str(task.get("id"))
@@ -93,7 +94,9 @@ def join(store: SessionStore, studio: Studio, target: SessionStore) -> JoinRepor
         on_video = [key for key, r in regions.items() if r["type"] == "videorectangle"]
         try:
             if on_video or "video" in (task.get("data") or {}):
-                made = _VideoJoin(store, studio, target, report, task_id).join(task, regions)
+                made = _VideoJoin(
+                    store, studio, target, report, task_id, tracked.get(task_id)
+                ).join(task, regions)
             else:
                 made = _join_image(studio, target, report, task, regions)
         except EdgeTAMLabelError as error:
@@ -105,6 +108,19 @@ def join(store: SessionStore, studio: Studio, target: SessionStore) -> JoinRepor
         report.tasks["joined"] += 1
         report.sessions[made] = f"task {task_id}"
     return report
+
+
+def _sessions_by_task(store: SessionStore, studio: Studio) -> dict[str, str]:
+    """Session id by task id: the latest one, under another address of the server if need be."""
+    found: dict[str, tuple[bool, Any, str]] = {}
+    for summary in store.summaries():
+        parts = (summary.key or "").split("|")
+        if parts[0] != "ls" or len(parts) < 4 or parts[2] != studio.project:
+            continue
+        rank = (parts[1] == studio.origin, summary.updated_at, summary.id)
+        if parts[3] not in found or rank > found[parts[3]]:
+            found[parts[3]] = rank
+    return {task_id: rank[2] for task_id, rank in found.items()}
 
 
 def _entry(task_id: str, key: str, region: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
@@ -178,12 +194,13 @@ class _VideoJoin:
     target: SessionStore
     report: JoinReport
     task_id: str
+    stored_id: str | None
 
     def join(self, task: Task, regions: dict[str, dict[str, Any]]) -> str:
         """The id of the joined session."""
         data = task.get("data") or {}
         url = media_url(data, "video") or ""
-        stored = self._stored()
+        stored = self.store.get(self.stored_id) if self.stored_id else None
         media = stored.media if stored else self._fetched(url)
         name = PurePosixPath(url_name(url)).stem or f"task-{self.task_id}"
         model = stored.model if stored else None
@@ -216,16 +233,6 @@ class _VideoJoin:
                     }
                 )
         return session.id
-
-    def _stored(self) -> LabelSession | None:
-        """The latest session of the task; under another address of the server if need be."""
-        mine = [
-            session
-            for session in self.store.list(key_prefix="ls|")
-            if (session.key or "").split("|")[2:4] == [self.studio.project, self.task_id]
-        ]
-        exact = [s for s in mine if (s.key or "").split("|")[1] == self.studio.origin]
-        return max(exact or mine, key=lambda s: (s.updated_at, s.id), default=None)
 
     def _fetched(self, url: str) -> MediaIdentity:
         path = self.studio.media(url, self.task_id)

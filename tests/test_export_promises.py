@@ -123,6 +123,17 @@ def test_ledger_notices_what_went_missing() -> None:
         ledger.check("s", 3)
 
 
+def test_removed_objects_are_not_exported_and_nothing_is_missed(hard: Hard, tmp_path) -> None:
+    store, videos, _ = hard
+    session_id = store_video(store, videos[0])
+    store.remove_object(session_id, 4)
+    request = ExportRequest("coco", tmp_path / "out", (session_id,))
+    manifest = export_sessions(store, request).manifest
+    assert [o["obj_id"] for o in manifest["sessions"][0]["objects"]] == [1, 2, 7]
+    assert manifest["totals"]["masks"]["written"] == 31
+    store.delete(session_id)
+
+
 # -- frames -----------------------------------------------------------------------------------
 
 
@@ -328,8 +339,9 @@ def test_killed_export_leaves_no_dataset_and_the_next_one_cleans_up(hard: Hard, 
     child.stdout.close()
     assert not out.exists()
     assert [path.name for path in tmp_path.iterdir()] == [f".out.partial-{child.pid}"]
+    (tmp_path / ".out.mine-1").mkdir()
     write(hard, "ytvos", out)
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.mine-1", "out"]
 
 
 def test_progress_reaches_the_end(hard: Hard, tmp_path: Path) -> None:
