@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-NO_EXTRAS = ["++model.fill_hole_area=0"]
-
 
 def prepare() -> None:
     """Make the package importable without CUDA and its models buildable without a download."""
@@ -45,15 +43,18 @@ def _cure_perceiver() -> None:
     module.PerceiverResampler.forward_2d = scope["forward_2d"]
 
 
-def build(state: dict[str, torch.Tensor], overrides: list[str] | None = None) -> Any:
-    """The official video predictor with these weights, strictly loaded, in evaluation mode."""
+def build(state: dict[str, torch.Tensor], *, fill_hole_area: int = 0) -> Any:
+    """The official video predictor with these weights, strictly loaded, in evaluation mode.
+
+    fill_hole_area: upstream fills holes of 8 pixels, with a compiled extension that is absent here.
+    """
     sam2 = importlib.import_module("sam2.build_sam")
     model = sam2.build_sam2_video_predictor(
         "configs/edgetam.yaml",
         None,
         device="cpu",
-        hydra_overrides_extra=NO_EXTRAS if overrides is None else overrides,
     )
+    model.fill_hole_area = fill_hole_area
     model.load_state_dict(state, strict=True)
     return model
 
