@@ -130,6 +130,16 @@ def test_trackeval_youtube_vis(hard, tmp_path: Path) -> None:
     assert scores and min(scores) > 1 - 1e-12  # TrackMAP sums to 1 - 2e-16
 
 
+def test_trackeval_youtube_vis_results(hard, tmp_path: Path) -> None:
+    # The ground truth is the one that the truth was found equal to above.
+    out = write(hard, "ytvis", tmp_path / "out")
+    results = write(hard, "ytvis", tmp_path / "results", results=True) / "train" / "results.json"
+    found = run(
+        "scorers", "score_trackeval.py", "ytvis", out, hard[2], tmp_path / "trackers", results
+    )
+    assert found["scores"] and min(found["scores"].values()) > 1 - 1e-12
+
+
 def test_trackeval_mots(hard, tmp_path: Path) -> None:
     # TrackEval scores class 2 alone, so every label becomes a pedestrian.
     labels = {label: {"id": 2, "name": "pedestrian"} for label in ("человек", "кошка", "猫", "人")}

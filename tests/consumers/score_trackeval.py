@@ -1,4 +1,5 @@
-"""TrackEval with the truth as the tracker. Arguments: davis|ytvis|mots, export, truth, work folder.
+"""TrackEval with the truth as the tracker. Arguments: davis|ytvis|mots, export, truth, work folder,
+and for ytvis perhaps a results file to score instead of the truth.
 
 The tracker files are written here from the truth, without any code of the exporter.
 """
@@ -62,6 +63,8 @@ elif kind == "ytvis":
             )
     target = out / "youtube_vis_train" / "truth" / "data"
     target.mkdir(parents=True)
+    if len(sys.argv) > 5:  # our own results file against the ground truth
+        results = json.loads(Path(sys.argv[5]).read_text())
     (target / "results.json").write_text(json.dumps(results))
     # TrackEval looks for <GT_FOLDER>youtube_vis_<split>, YouTube-VIS itself has <split>.
     (out / "gt_youtube_vis_train").symlink_to(root / "train")
