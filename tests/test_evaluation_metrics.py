@@ -62,7 +62,9 @@ def test_j_and_f_of_known_masks() -> None:
     assert contour_accuracy(empty, mask) == 0.0
     assert contour_accuracy(mask, empty) == 0.0
     assert contour_accuracy(empty, empty) == 1.0
-    assert contour(mask).sum() == 80  # top, left, right, bottom: 20 + 1 corner + 20 + 20 + 20 - 1 shared
+    assert (
+        contour(mask).sum() == 80
+    )  # top, left, right, bottom: 20 + 1 corner + 20 + 20 + 20 - 1 shared
     assert not contour(~empty).any()  # the image's edge is no contour
 
 

@@ -37,7 +37,7 @@ def region_similarity(predicted: Mask, expected: Mask) -> float:
 
 
 def contour(mask: Mask) -> Mask:
-    """(H, W) one-pixel contour: pixels that differ from a neighbour right, below or diagonally below.
+    """(H, W) one-pixel contour: pixels unlike the next one right, below or diagonally below.
 
     Beyond the last row and column the mask counts as continued, so the image edge is no contour.
     """
@@ -70,8 +70,8 @@ def mean_score(predicted: list[Mask], expected: list[Mask]) -> Score:
     """Score of one object over the given frames. Raises UsageError if there are none."""
     if not expected or len(predicted) != len(expected):
         raise UsageError(
-            f"J and F need as many predicted as true masks and at least one; got {len(predicted)} and "
-            f"{len(expected)}."
+            f"J and F need as many predicted as true masks and at least one; got "
+            f"{len(predicted)} and {len(expected)}."
         )
     pairs = list(zip(predicted, expected, strict=True))
     return Score(

@@ -91,8 +91,8 @@ def scored_frames(video: TrueVideo) -> tuple[int, ...]:
     """
     if len(video.annotated) < 2:
         raise UsageError(
-            f"{video.name} has true masks on {len(video.annotated)} frame only; J and F need a first "
-            "frame to start from and at least one more to measure."
+            f"{video.name} has true masks on {len(video.annotated)} frame only; J and F need a "
+            "first frame to start from and at least one more to measure."
         )
     return video.annotated[1:-1] or video.annotated[1:]
 

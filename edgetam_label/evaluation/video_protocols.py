@@ -1,4 +1,4 @@
-"""Video protocols: `vos` (first masks carried on) and `pvs` (simulated clicks, SAM 2 section 6.1)."""
+"""Video protocols: `vos` (first masks carried on) and `pvs` (clicks, SAM 2 section 6.1)."""
 
 from __future__ import annotations
 

@@ -82,9 +82,9 @@ def mask_loss(
     """Loss of N prompts with M masks each.
 
     output: masks (N, M, h, w) of any resolution, upsampled bilinearly to the target's. eligible:
-    (N, M) bool, the masks that may answer each prompt: the three of an ambiguous one, else the single
-    one. target: (N, H, W) in [0, 1]; an empty one means that the object is absent: only the presence
-    term learns from it, as in SAM 2.
+    (N, M) bool, the masks that may answer each prompt: the three of an ambiguous one, else the
+    single one. target: (N, H, W) in [0, 1]; an empty one means that the object is absent: only
+    the presence term learns from it, as in SAM 2.
     """
     present = (target.amax(dim=(-2, -1)) > 0.5).float()
     shape, iou_loss = target.new_zeros(len(target)), target.new_zeros(len(target))
@@ -105,7 +105,7 @@ def mask_loss(
 def _compare(
     output: DecoderOutput, rows: Tensor, pattern: Tensor, target: Tensor, weights: LossWeights
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Mask loss, IoU loss, best and chosen IoU of the prompts `rows` whose masks `pattern` count."""
+    """Mask loss, IoU loss, best and chosen IoU of prompts `rows` whose masks `pattern` count."""
     logits = output.low_res_logits[rows][:, pattern].float()
     predicted_iou = output.iou[rows][:, pattern].float()
     if logits.shape[-2:] != target.shape[-2:]:

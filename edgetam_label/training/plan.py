@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import cos, pi
 
 from edgetam_label.errors import UsageError
@@ -15,10 +15,13 @@ class Stage:
 
     Its length is `steps`, or `minutes` of training time where the hardware's speed is unknown
     (a run by minutes cannot be repeated bit by bit; a run by steps can).
-    rate: peak learning rate. final: the share of it that is left at the end of the cosine.
+    rate: peak learning rate. trunk: the trunk's rate as a multiple of it. The trunk, whose
+    convolutions are followed by batch norm, bears a high rate; at that rate the attention layers
+    forget the prompt and answer every click with all that stands out. final: the share of the
+    rate that is left at the end of the cosine.
     frames: clip length at the start and at the end of the stage. still_share: steps that train on
-    stills in between, so that prompting is not forgotten. size: side of the training images of a
-    stills stage where it is not the model's own; smaller ones teach faster at first.
+    stills in between, so that prompting is not forgotten. shrink: side of the training images
+    as a share of the model's own (stills only); smaller ones teach faster at first.
     """
 
     kind: str
@@ -26,27 +29,32 @@ class Stage:
     minutes: float = 0.0
     batch: int = 8
     objects: int = 3
-    rate: float = 1e-3
+    rate: float = 4e-4
+    trunk: float = 3.0
     final: float = 0.02
     warmup: int = 100
     frames: tuple[int, int] = (1, 1)
     still_share: float = 0.0
-    size: int | None = None
+    shrink: float = 1.0
 
     def __post_init__(self) -> None:
         if self.kind not in ("stills", "clips"):
             raise UsageError(f"Unknown training stage {self.kind!r}; use 'stills' or 'clips'.")
         if (self.steps > 0) == (self.minutes > 0):
             raise UsageError(
-                f"A training stage needs a length in steps or in minutes, one of them; got {self.steps} "
-                f"steps and {self.minutes:g} minutes."
+                f"A training stage needs a length in steps or in minutes, one of them; got "
+                f"{self.steps} steps and {self.minutes:g} minutes."
             )
 
-        if self.size is not None and (self.size % 32 or self.kind != "stills"):
+        if self.shrink != 1 and (self.kind != "stills" or not 0 < self.shrink < 1):
             raise UsageError(
-                f"A stage of {self.kind} at {self.size} pixels is not possible; only stills can have a "
-                "size of their own, a multiple of 32."
+                f"A stage of {self.kind} shrunk to {self.shrink:g} is not possible; only stills can "
+                "be smaller than the model's own size, by a factor below 1."
             )
+
+    def image_size(self, full: int) -> int:
+        """Side of the training images: `full` shrunk, to a multiple of 32."""
+        return max(32, round(full * self.shrink / 32) * 32)
 
     def progress(self, steps: int, seconds: float) -> float:
         """Share of the stage that is done, 0 to 1."""
@@ -76,3 +84,50 @@ class TrainingPlan:
     save_every_s: float = 120.0
     validate_every_s: float = 600.0
     picture_every_s: float = 600.0
+
+
+def standard_stages(
+    *,
+    minutes: tuple[float, float],
+    steps: tuple[int | None, int | None] = (None, None),
+    rate: float = 4e-4,
+    batch: int = 4,
+    clips: int = 1,
+) -> tuple[Stage, ...]:
+    """Stills at half size, three quarters and full size, then clips that grow from 4 to 8 frames.
+
+    minutes: of stills and of clips. steps: the same in steps, where given; a length of 0 leaves the
+    stage out.
+    """
+    stages: list[Stage] = []
+    for share, shrink, low, high in (
+        (0.2, 0.5, 0.9, 1),
+        (0.44, 0.75, 0.6, 0.9),
+        (0.36, 1, 0.4, 0.6),
+    ):
+        length = _length(minutes[0] * share, None if steps[0] is None else int(steps[0] * share))
+        if length is not None:
+            stages.append(
+                replace(length, batch=batch, rate=rate * high, final=low / high, shrink=shrink)
+            )
+    length = _length(minutes[1], steps[1])
+    if length is not None:
+        stages.append(
+            replace(
+                length,
+                kind="clips",
+                batch=clips,
+                trunk=0.3,
+                rate=rate,
+                frames=(4, 8),
+                still_share=0.3,
+            )
+        )
+    return tuple(stages)
+
+
+def _length(minutes: float, steps: int | None) -> Stage | None:
+    """A stage of that length, or None if it has none."""
+    if steps is None:
+        return Stage("stills", minutes=minutes) if minutes > 0 else None
+    return Stage("stills", steps=steps) if steps > 0 else None

@@ -20,7 +20,7 @@ PADDING, NEGATIVE, POSITIVE, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3
 
 @dataclass(frozen=True)
 class PointPrompt:
-    """points: (N, 2) float32 x, y in pixels of the mask they were drawn from. labels: (N,) int64."""
+    """points: (N, 2) float32 x, y in pixels of the mask that they are on. labels: (N,) int64."""
 
     points: NDArray[np.float32]
     labels: NDArray[np.int64]
@@ -37,7 +37,7 @@ NO_POINTS = PointPrompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
 
 
 def depth(mask: Mask) -> NDArray[np.float32]:
-    """Distance of each pixel of (H, W) `mask` to the nearest outside pixel; outside the image is outside."""
+    """Distance of each pixel of (H, W) `mask` to the nearest pixel outside mask or image."""
     padded = np.pad(mask.astype(np.uint8), 1)
     distances = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return np.asarray(distances[1:-1, 1:-1], dtype=np.float32)
@@ -89,7 +89,7 @@ def corrective_click(
 ) -> tuple[int, int, int] | None:
     """(x, y, label) of the click that an annotator would add, or None if both masks are equal.
 
-    Without `rng`: the deepest point of the error, missed or superfluous, that goes deepest, which is
+    Without `rng`: the deepest point of the error, missed or superfluous, that goes deepest:
     the protocol of SAM 2's evaluation. With `rng`: a random pixel of the error component around it.
     """
     missed, extra = expected & ~predicted, predicted & ~expected

@@ -1,6 +1,6 @@
 """From labelled clips to training batches: crops, colour changes, object choice, prompts.
 
-A stream is a pure function of (seed, index): sample k is the same in every run, also after a resume.
+A stream is a pure function of (seed, index): sample k is the same in every run and after a resume.
 Fresh scenes enter slowly and are each shown a few times, differently cropped, because a scene costs
 more to make than to crop.
 """
@@ -37,7 +37,7 @@ class SampleSpec:
     """What one training sample looks like.
 
     size: side in pixels of the square, stretched training image. num_frames: length of the clip.
-    num_objects: prompts per image. click_share: first prompts that are clicks, the others are boxes.
+    num_objects: prompts per image. click_share: first prompts that are clicks; the rest are boxes.
     part_share: samples whose objects are parts of things.
     reuse: how often a scene is shown. window: how many scenes are in play at once.
     """
@@ -111,9 +111,9 @@ def jitter_colours(frames: NDArray[np.uint8], rng: np.random.Generator) -> NDArr
 def choose_masks(
     ids: NDArray[np.integer], count: int, rng: np.random.Generator, min_share: float = 0.002
 ) -> list[NDArray[np.bool_]]:
-    """Boolean (T, H, W) masks of `count` objects visible on the first frame; empty if there is none.
+    """Boolean (T, H, W) masks of `count` objects visible on the first frame, [] if there is none.
 
-    Objects below `min_share` of the frame are left out; with fewer objects than `count`, some repeat.
+    Objects below `min_share` of the frame are left out; where there are too few, some repeat.
     """
     values, areas = np.unique(ids[0], return_counts=True)
     usable = [
@@ -138,7 +138,7 @@ def sample_prompt(
 
 
 def _pick_frames(length: int, wanted: int, rng: np.random.Generator) -> list[int]:
-    """`wanted` frame indices in order or reversed, with a random stride; the last one may repeat."""
+    """`wanted` frame indices in order or reversed, with a random stride; the last may repeat."""
     stride = int(rng.integers(1, max(1, (length - 1) // max(1, wanted - 1)) + 1))
     span = (wanted - 1) * stride + 1
     start = int(rng.integers(0, max(1, length - span + 1)))

@@ -24,6 +24,8 @@ SYNTHETIC_FRAMES = 10
 # A click and the pixel under it have the same position code. Equal query and key projections keep
 # that likeness, so attention between tokens and image starts out local rather than random.
 MATCH_GAIN = 2.0
+# And what a pixel hears from the click that it is near should be as loud as what it shows.
+MARK_GAIN = 2.5
 # For the same reason what an image shows must not drown where it shows it: the random trunk's maps
 # (strides 32, 16, 8, 4) have a deviation of about 10, the position code one of 0.7.
 LATERAL_SCALES = (0.06, 0.06, 0.25, 0.5)
@@ -49,11 +51,11 @@ class TrainingRun:
     processes: int = 1
 
     def start(self) -> None:
-        """Train; returns when the plan is done or the run was stopped. Writes `out`/model.pt too."""
+        """Train until the plan is done or the run is stopped. Writes `out`/model.pt too."""
         if self.resume is None and (self.out / RESUME_FILE).exists():
             raise UsageError(
-                f"{self.out} already holds a run; go on with --resume {self.out / RESUME_FILE}, or give "
-                "another --out."
+                f"{self.out} already holds a run; go on with --resume {self.out / RESUME_FILE}, or "
+                "give another --out."
             )
         run_ranks(self.processes, self)
 
@@ -65,8 +67,8 @@ class TrainingRun:
         if self.init is not None:
             load_weights(model, self.init)
         trainer = Trainer(
-            model, self.plan, self._data(config), self.out, device=self.device, workers=self.workers,
-            validate=self._validator(config), ranks=ranks,
+            model, self.plan, self._data(config), self.out,
+            device=self.device, workers=self.workers, validate=self._validator(config), ranks=ranks,
         )  # fmt: skip
         if self.resume is not None:
             trainer.resume(self.resume)
@@ -111,11 +113,14 @@ def new_model(config: ModelConfig) -> EdgeTAM:
             with torch.no_grad():
                 module.q_proj.weight.mul_(MATCH_GAIN)
                 module.k_proj.weight.copy_(module.q_proj.weight)
+                if name.endswith("image_to_token"):
+                    module.v_proj.weight.mul_(MARK_GAIN)
+                    module.out_proj.weight.mul_(MARK_GAIN)
     return model
 
 
 def load_weights(model: EdgeTAM, path: Path) -> None:
-    """Weights of a checkpoint or of a resume file's average into `model`. Raises CheckpointError."""
+    """Weights of a checkpoint, or of a resume file's average. Raises CheckpointError."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         weights = dict(state.get("ema") or state["model"])

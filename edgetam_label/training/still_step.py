@@ -39,7 +39,7 @@ class StepResult:
 
 
 def normalise(frames: Tensor) -> Tensor:
-    """(…, 3, S, S) uint8 → normalised float, channels last in memory where there are 4 dimensions."""
+    """(…, 3, S, S) uint8 → normalised float, channels last in memory if 4-dimensional."""
     mean = torch.tensor(MEAN, device=frames.device).view(3, 1, 1) * 255
     std = torch.tensor(STD, device=frames.device).view(3, 1, 1) * 255
     images = (frames.float() - mean) / std

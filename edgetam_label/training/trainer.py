@@ -129,14 +129,14 @@ class Trainer:
         except (OSError, KeyError, TypeError, RuntimeError, ValueError) as error:
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(
-                f"Cannot resume from {path}: {first_line}. Give the {RESUME_FILE} of a run with the same "
-                "--config, or start from a checkpoint with --init."
+                f"Cannot resume from {path}: {first_line}. Give the {RESUME_FILE} of a run with the "
+                "same --config, or start from a checkpoint with --init."
             ) from error
 
     # -- the loop ----------------------------------------------------------------------------------
 
     def run(self) -> bool:
-        """Train to the end of the plan (True) or until SIGTERM or Ctrl-C (False); both are saved."""
+        """Train to the end of the plan (True) or until SIGTERM or Ctrl-C (False); saved either way."""
         with self._signals():
             while self.place.stage < len(self.plan.stages) and not self._stop:
                 self._run_stage(self.plan.stages[self.place.stage])
@@ -152,7 +152,7 @@ class Trainer:
         if stage.kind == "clips":
             self.ranks.average_buffers(self.model)
             freeze_batch_statistics(self.model)
-        size = stage.size or self.model.config.image_size
+        size = stage.image_size(self.model.config.image_size)
         # points are given in pixels of this size, and the decoder's grid follows it
         self.model.sam_prompt_encoder.image_size = size
         batches = _StageBatches(self, stage, size)
@@ -166,7 +166,7 @@ class Trainer:
         while stage.progress(place.step, place.seconds) < 1.0 and not self._stop:
             started = time.monotonic()
             rate = stage.learning_rate(place.step, place.seconds)
-            metrics, spent = self._step(batches.next(), rate, started)
+            metrics, spent = self._step(batches.next(), stage, rate, started)
             place.step, place.total_steps = place.step + 1, place.total_steps + 1
             place.seconds, place.total_seconds = place.seconds + spent, place.total_seconds + spent
             history.append({**metrics, "rate": rate, "step_s": spent})
@@ -184,17 +184,19 @@ class Trainer:
         if not self._stop:
             self._validate(stage)
 
-    def _step(self, batch: Batch, rate: float, started: float) -> tuple[dict[str, float], float]:
+    def _step(
+        self, batch: Batch, stage: Stage, rate: float, started: float
+    ) -> tuple[dict[str, float], float]:
         """One update; its metrics and the seconds since `started`, the same in all processes."""
         rng = np.random.default_rng(
             [self.plan.seed, self.place.stage, self.place.step, self.ranks.rank]
         )
         batch = batch.to(self.device)
         loss_of = clip_loss if batch.frames.shape[1] > 1 else still_loss
-        with torch.autocast(self.device.type, torch.bfloat16), _attention(self.device):
+        with torch.autocast(self.device.type, torch.bfloat16), attention_kernel(self.device):
             result: StepResult = loss_of(self.model, batch, rng, self.plan.weights)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * (stage.trunk if group["trunk"] else 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         result.loss.backward()
         facts = torch.tensor([float(self._stop_wanted), time.monotonic() - started])
@@ -323,24 +325,34 @@ def clip_spec(size: int, frames: int, objects: int) -> SampleSpec:
 
 
 def make_optimizer(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW; no decay on biases, norms and embeddings, as is usual."""
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
-    others = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
-    groups = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    """AdamW; no decay on biases, norms and embeddings, as is usual.
+
+    Groups of the trunk are marked, since stages give it a learning rate of its own.
+    """
+    groups = []
+    for in_trunk in (True, False):
+        for decayed in (True, False):
+            chosen = [
+                p
+                for name, p in model.named_parameters()
+                if p.requires_grad
+                and name.startswith("image_encoder.trunk") == in_trunk
+                and (p.ndim >= 2) == decayed
+            ]
+            decay = weight_decay if decayed else 0.0
+            if chosen:
+                groups.append({"params": chosen, "weight_decay": decay, "trunk": in_trunk})
     return torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98), foreach=True)
 
 
 def freeze_batch_statistics(model: nn.Module) -> None:
-    """Batch norm uses its running statistics: the frames of one clip are too alike to estimate them."""
+    """Batch norm uses its running statistics: one clip's frames are too alike to estimate them."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
 
 
-def _attention(device: torch.device) -> AbstractContextManager[None]:
+def attention_kernel(device: torch.device) -> AbstractContextManager[None]:
     """On a CPU the plain attention kernel trains 1.5 times faster than the fused one."""
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 

@@ -1,4 +1,4 @@
-"""Held-out numbers and pictures while training: quick, in model space, always on the same scenes."""
+"""Held-out numbers and pictures while training: quick, in model space, on the same scenes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Validator:
     clip_frames: int = 8
 
     def __call__(self, model: EdgeTAM, step: int) -> dict[str, float]:
-        """1-click, best-of-3, box and 5-click mIoU on stills; mIoU of masks carried through clips."""
+        """1-click, best-of-3, box and 5-click mIoU on stills; mIoU carried through clips."""
         was_training = model.training
         model.eval()
         with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16):

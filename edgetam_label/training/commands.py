@@ -1,0 +1,196 @@
+"""`edgetam-label train` and `edgetam-label finetune`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgetam_label.options import json_option, print_json
+
+if TYPE_CHECKING:
+    from edgetam_label.training.finetune import FineTuned
+
+
+@click.command()
+@click.option("--config", default="edgetam_nano", show_default=True, help="Model config.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs/nano"),
+    show_default=True,
+    help="Folder for resume.pt, model.pt, log.csv and pictures of predictions.",
+)
+@click.option(
+    "--data",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="DAVIS, YouTube-VOS or COCO folder to mix with the synthetic clips; may be repeated.",
+)
+@click.option(
+    "--init",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Start from the weights of this checkpoint, for example the shipped one.",
+)
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Go on with an interrupted run from its resume.pt.",
+)
+@click.option("--still-minutes", type=float, default=50.0, show_default=True)
+@click.option("--clip-minutes", type=float, default=40.0, show_default=True)
+@click.option("--still-steps", type=int, help="In place of --still-minutes; repeatable by seed.")
+@click.option("--clip-steps", type=int, help="In place of --clip-minutes; repeatable by seed.")
+@click.option("--rate", type=float, default=4e-4, show_default=True, help="Peak learning rate.")
+@click.option("--batch", type=int, default=4, show_default=True, help="Images per process.")
+@click.option("--clips", type=int, default=1, show_default=True, help="Clips per process.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    help="Processes that share a step; by default one per core on a CPU, else one.",
+)
+@click.option("--workers", type=int, default=1, show_default=True, help="Loaders per process.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+def train(
+    config: str,
+    out: Path,
+    data: tuple[Path, ...],
+    init: Path | None,
+    resume: Path | None,
+    still_minutes: float,
+    clip_minutes: float,
+    still_steps: int | None,
+    clip_steps: int | None,
+    rate: float,
+    batch: int,
+    clips: int,
+    seed: int,
+    processes: int | None,
+    workers: int,
+    device: str,
+) -> None:
+    """Train a model: stills teach prompting, then clips teach memory.
+
+    Stops cleanly on Ctrl-C or SIGTERM; --resume goes on from there.
+
+    \b
+    Examples:
+      edgetam-label train --out runs/nano
+      edgetam-label train --out runs/nano --resume runs/nano/resume.pt
+      edgetam-label train --out runs/more --init checkpoints/edgetam_nano.pt --data my_export
+    """
+    from edgetam_label.checkpoints import resolve_device
+    from edgetam_label.training.plan import TrainingPlan, standard_stages
+    from edgetam_label.training.start import TrainingRun
+
+    where = resolve_device(device)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    stages = standard_stages(
+        minutes=(still_minutes, clip_minutes),
+        steps=(still_steps, clip_steps),
+        rate=rate,
+        batch=batch,
+        clips=clips,
+    )
+    TrainingRun(
+        config,
+        TrainingPlan(stages, seed=seed),
+        out,
+        data=data,
+        init=init,
+        resume=resume,
+        device=where.type,
+        workers=workers,
+        processes=processes or (cores if where.type == "cpu" else 1),
+    ).start()
+    click.echo(f"Weights: {out / 'model.pt'}. Go on with --resume {out / 'resume.pt'}.")
+
+
+@click.command()
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="DAVIS, YouTube-VOS or COCO folder, such as an export of this tool.",
+)
+@click.option("--base", required=True, metavar="CHECKPOINT", help="File or known name.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The new checkpoint; never the base.",
+)
+@click.option("--config", default="auto", help="Config of the base, if its file does not say.")
+@click.option(
+    "--part",
+    type=click.Choice(["decoder", "memory", "all"]),
+    default="decoder",
+    show_default=True,
+    help="What is trained. decoder: masks from clicks; memory: tracking; all: everything.",
+)
+@click.option("--steps", type=click.IntRange(min=1), default=300, show_default=True)
+@click.option("--rate", type=float, default=1e-4, show_default=True, help="Learning rate.")
+@click.option("--holdout", type=float, default=0.2, show_default=True, help="Share held out.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@json_option
+def finetune(
+    data: Path,
+    base: str,
+    out: Path,
+    config: str,
+    part: str,
+    steps: int,
+    rate: float,
+    holdout: float,
+    seed: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Continue training on your own masklets; prints held-out quality before and after.
+
+    \b
+    Example:
+      edgetam-label export SESSION --format ytvos --images --out my_export
+      edgetam-label finetune --data my_export --base edgetam_nano --out mine.pt
+    """
+    from edgetam_label.training.finetune import FineTuning
+    from edgetam_label.training.finetune import finetune as run
+
+    options = FineTuning(part=part, steps=steps, rate=rate, holdout=holdout, seed=seed)
+
+    def report(step: int, metrics: dict[str, float]) -> None:
+        numbers = "  ".join(f"{k} {100 * v:.1f}" for k, v in metrics.items())
+        click.echo(f"step {step}: {numbers}", err=True)
+
+    result = run(data, base, out, options, config=config, device=device, report=report)
+    if as_json:
+        print_json(result.to_json())
+    else:
+        _print(result)
+
+
+def _print(result: FineTuned) -> None:
+    names = {
+        "click": "1 click, mIoU",
+        "best": "best of 3 masks",
+        "box": "box, mIoU",
+        "clicks": "5 clicks, mIoU",
+        "clip_iou": "carried by memory, mIoU",
+    }
+    click.echo(f"{'held out':<24} {'before':>7} {'after':>7}")
+    for key, title in names.items():
+        before, after = 100 * result.before[key], 100 * result.after[key]
+        click.echo(f"{title:<24} {before:7.1f} {after:7.1f}  {after - before:+.1f}")
+    click.echo(
+        f"{result.train_videos} videos trained on, {result.held_out_videos} held out; weights of step "
+        f"{result.kept_step} of {result.steps}; {result.seconds:.0f} s."
+    )
+    if result.kept_step == 0:
+        click.echo(
+            "Nothing beat the base on the held-out part; its weights were written unchanged."
+        )
+    click.echo(f"Wrote {result.checkpoint}.")

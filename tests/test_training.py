@@ -1,0 +1,170 @@
+"""The trainer: it learns, it resumes to the same weights, it stops when told."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgetam_label.config import ModelConfig
+from edgetam_label.errors import CheckpointError, UsageError
+from edgetam_label.modeling import EdgeTAM
+from edgetam_label.training.clip_step import clip_loss
+from edgetam_label.training.losses import LossWeights
+from edgetam_label.training.parallel import Ranks, run_ranks
+from edgetam_label.training.plan import Stage, TrainingPlan
+from edgetam_label.training.samples import SampleSpec, SampleStream, collate
+from edgetam_label.training.start import TrainingRun, load_weights, new_model, write_checkpoint
+from edgetam_label.training.still_step import still_loss
+from edgetam_label.training.synthetic import SyntheticClips
+from edgetam_label.training.trainer import RESUME_FILE, Trainer, TrainingData
+from edgetam_label.training.validation import Validator
+
+CONFIG = ModelConfig.load("tiny")
+PLAN = TrainingPlan(
+    (
+        Stage("stills", steps=3, batch=2, objects=2, warmup=1, shrink=0.5),
+        Stage("clips", steps=3, batch=1, objects=2, warmup=1, frames=(3, 3), still_share=0.34),
+    )
+)
+
+
+def data() -> TrainingData:
+    return TrainingData(SyntheticClips(1, 96), SyntheticClips(2, 96, 5))
+
+
+def trainer(out: Path, **options: object) -> Trainer:
+    torch.manual_seed(0)
+    return Trainer(new_model(CONFIG), PLAN, data(), out, workers=0, show_progress=False, **options)  # type: ignore[arg-type]
+
+
+def batch(frames: int) -> object:
+    source = SyntheticClips(3, 128, max(1, frames))
+    spec = SampleSpec(CONFIG.image_size, num_frames=frames, num_objects=2)
+    stream = SampleStream(source, spec, seed=0)
+    return collate([stream[0], stream[1]])
+
+
+def test_stills_can_be_learned_by_heart() -> None:
+    torch.manual_seed(0)
+    model, one = new_model(CONFIG).train(), batch(1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(40):
+        result = still_loss(model, one, np.random.default_rng(5), LossWeights())  # type: ignore[arg-type]
+        optimizer.zero_grad()
+        result.loss.backward()
+        optimizer.step()
+        losses.append(result.loss.item())
+    assert losses[-1] < 0.75 * losses[0]
+
+
+def test_gradients_of_clips_reach_the_memory() -> None:
+    torch.manual_seed(0)
+    model = new_model(CONFIG).train()
+    with torch.no_grad():  # the object counts as present, so that its own pointer is used
+        model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
+    result = clip_loss(model, batch(3), np.random.default_rng(1), LossWeights())  # type: ignore[arg-type]
+    result.loss.backward()
+    for name in ("memory_attention", "memory_encoder", "spatial_perceiver", "obj_ptr_proj"):
+        gradients = [p.grad for p in model.get_submodule(name).parameters()]
+        assert any(g is not None and g.abs().sum() > 0 for g in gradients), name
+    assert 0 <= result.metrics["presence"] <= 1
+
+
+def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
+    whole = trainer(tmp_path / "whole")
+    assert whole.run()
+    first = trainer(tmp_path / "parts")
+    step = first._step
+
+    def step_then_stop(*args: object) -> object:
+        done = step(*args)  # type: ignore[arg-type]
+        if first.place.total_steps == 3:  # in the middle of the second stage
+            signal.raise_signal(signal.SIGTERM)
+        return done
+
+    first._step = step_then_stop  # type: ignore[assignment, method-assign]
+    assert not first.run()
+    second = trainer(tmp_path / "parts")
+    second.resume(tmp_path / "parts" / RESUME_FILE)
+    assert 3 < second.place.total_steps < 6
+    assert second.run()
+    for ours, theirs in zip(second.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert second.ema.updates == whole.ema.updates == 6
+
+
+def test_signals_are_given_back(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    trainer(tmp_path).run()
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert (tmp_path / RESUME_FILE).exists()
+
+
+def test_a_resume_file_of_another_config_is_refused(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    path = tmp_path / "other.pt"
+    torch.save({"model": {}, "ema": {}, "optimizer": {}}, path)
+    with pytest.raises(CheckpointError, match="other.pt"):
+        run.resume(path)
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / RESUME_FILE).write_bytes(b"x")
+    with pytest.raises(UsageError, match="--resume"):
+        TrainingRun("tiny", PLAN, tmp_path, workers=0).start()
+
+
+def test_checkpoints_keep_their_weights_to_half_precision(tmp_path: Path) -> None:
+    model = new_model(CONFIG).eval()
+    write_checkpoint(model, tmp_path / "model.pt", steps=3)
+    state = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert state["config"] == "tiny" and state["meta"] == {"steps": 3}
+    other = EdgeTAM(CONFIG)
+    load_weights(other, tmp_path / "model.pt")
+    for ours, theirs in zip(other.parameters(), model.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=2e-3)
+    with pytest.raises(CheckpointError, match="edgetam_nano"):
+        load_weights(EdgeTAM(ModelConfig.load("edgetam_nano")), tmp_path / "model.pt")
+
+
+def test_the_validator_measures_and_draws(tmp_path: Path) -> None:
+    held_out = SyntheticClips(9, 96, texture_family="heldout")
+    clips = SyntheticClips(9, 96, 8, texture_family="heldout")
+    validator = Validator(held_out, clips, CONFIG.image_size, tmp_path, 8, 1)
+    numbers = validator(new_model(CONFIG), 5)
+    assert set(numbers) == {"click", "best", "box", "clicks", "clip_iou"}
+    assert all(0 <= v <= 1 for v in numbers.values())
+    assert numbers["best"] >= numbers["click"]
+    assert (tmp_path / "predictions_000005.png").stat().st_size > 10_000
+
+
+class Averaging:
+    """What each process does in the test below; picklable."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+
+    def __call__(self, ranks: Ranks) -> None:
+        model = torch.nn.Linear(2, 1, bias=False)
+        unused = torch.nn.Linear(1, 1)
+        both = torch.nn.ModuleList([model, unused])
+        model.weight.grad = torch.full((1, 2), float(ranks.rank))
+        if ranks.rank == 0:
+            unused.bias.grad = torch.ones(1)
+        extra = ranks.average_gradients(both, torch.tensor([ranks.rank * 4.0]))
+        torch.save([model.weight.grad, unused.bias.grad, extra], self.out / f"{ranks.rank}.pt")
+
+
+@pytest.mark.slow
+def test_two_processes_end_up_with_the_same_gradients(tmp_path: Path) -> None:
+    run_ranks(2, Averaging(tmp_path))
+    for rank in range(2):
+        weight, bias, extra = torch.load(tmp_path / f"{rank}.pt")
+        assert weight.tolist() == [[0.5, 0.5]]
+        assert bias.tolist() == [0.5]
+        assert extra.tolist() == [2.0]
