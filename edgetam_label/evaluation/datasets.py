@@ -227,7 +227,7 @@ def _find_image(folder: Path, name: str) -> Path:
     found = next(folder.glob(f"**/{Path(name).name}"), None)
     if found is None:
         raise UsageError(
-            f"Image {name} of {folder} was not found; put the images below that folder (export with "
-            "--images)."
+            f"Image {name} of {folder} was not found; put the images below that folder "
+            "(export with --images)."
         )
     return found

@@ -186,8 +186,8 @@ def _print(result: FineTuned) -> None:
         before, after = 100 * result.before[key], 100 * result.after[key]
         click.echo(f"{title:<24} {before:7.1f} {after:7.1f}  {after - before:+.1f}")
     click.echo(
-        f"{result.train_videos} videos trained on, {result.held_out_videos} held out; weights of step "
-        f"{result.kept_step} of {result.steps}; {result.seconds:.0f} s."
+        f"{result.train_videos} videos trained on, {result.held_out_videos} held out; weights of "
+        f"step {result.kept_step} of {result.steps}; {result.seconds:.0f} s."
     )
     if result.kept_step == 0:
         click.echo(

@@ -148,8 +148,8 @@ def split_videos(
     video = videos[0]
     if len(video.annotated) < 2:
         raise UsageError(
-            f"{video.name} is the only annotated frame; fine-tuning needs at least two, to hold one "
-            "out."
+            f"{video.name} is the only annotated frame; fine-tuning needs at least two, to hold "
+            "one out."
         )
     cut = min(len(video.annotated) - 1, max(1, round(len(video.annotated) * (1 - holdout))))
     first, second = video.annotated[:cut], video.annotated[cut:]

@@ -93,7 +93,7 @@ class FolderClips:
 
 
 def warp_still(frame: NDArray[np.uint8], ids: NDArray[np.uint16], rng: np.random.Generator) -> Clip:
-    """A clip from one (H, W, 3) image and its ids: a constant affine drift, mirrored at the edge."""
+    """A clip from one (H, W, 3) image and its ids: a constant affine drift, mirrored at edges."""
     height, width = ids.shape
     centre = np.array([width, height]) / 2
     shift = rng.uniform(-MAX_WARP, MAX_WARP, 2) * [width, height]

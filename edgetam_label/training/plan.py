@@ -48,8 +48,8 @@ class Stage:
 
         if self.shrink != 1 and (self.kind != "stills" or not 0 < self.shrink < 1):
             raise UsageError(
-                f"A stage of {self.kind} shrunk to {self.shrink:g} is not possible; only stills can "
-                "be smaller than the model's own size, by a factor below 1."
+                f"A stage of {self.kind} shrunk to {self.shrink:g} is not possible; only stills "
+                "can be smaller than the model's own size, by a factor below 1."
             )
 
     def image_size(self, full: int) -> int:

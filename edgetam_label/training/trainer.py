@@ -129,14 +129,14 @@ class Trainer:
         except (OSError, KeyError, TypeError, RuntimeError, ValueError) as error:
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(
-                f"Cannot resume from {path}: {first_line}. Give the {RESUME_FILE} of a run with the "
-                "same --config, or start from a checkpoint with --init."
+                f"Cannot resume from {path}: {first_line}. Give the {RESUME_FILE} of a run with "
+                "the same --config, or start from a checkpoint with --init."
             ) from error
 
     # -- the loop ----------------------------------------------------------------------------------
 
     def run(self) -> bool:
-        """Train to the end of the plan (True) or until SIGTERM or Ctrl-C (False); saved either way."""
+        """Train to the end of the plan (True) or until SIGTERM or Ctrl-C (False); both save."""
         with self._signals():
             while self.place.stage < len(self.plan.stages) and not self._stop:
                 self._run_stage(self.plan.stages[self.place.stage])
