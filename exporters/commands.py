@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgetam_label.errors import ExportError, UsageError
+from edgetam_label.errors import UsageError
 from edgetam_label.options import db_option, json_option, model_options, print_json
 
 from .formats import EXPORTERS, IMPORTERS, find_format
@@ -110,57 +108,15 @@ def export(
     request = _request(entry.name, Path(out), tuple(sessions), choices)
     if label_studio and project:
         flags = {"db": db, "model": model, "checkpoint": checkpoint, "device": device}
-        with _joined(store, request, label_studio, project, not no_redraw, flags) as joined:
+        from .studio_export import joined_project
+
+        with joined_project(store, request, label_studio, project, not no_redraw, flags) as joined:
             with _progress("Exporting") as progress:
                 report = export_sessions(*joined, progress)
     else:
         with _progress("Exporting") as progress:
             report = export_sessions(store, request, progress)
     _tell(report, as_json)
-
-
-@contextmanager
-def _joined(
-    store: SessionStore,
-    request: ExportRequest,
-    url: str,
-    project: str,
-    redraw: bool,
-    flags: dict[str, Any],
-) -> Iterator[tuple[SessionStore, ExportRequest]]:
-    """A store of its own with the project's tasks joined, and the request to export it."""
-    from edgetam_label.commands.studio import open_studio
-    from edgetam_label.sessions import SessionStore
-
-    from .dataset_writer import check_target
-    from .labelstudio_join import join
-
-    check_target(request.out, request.overwrite)
-    with (
-        tempfile.TemporaryDirectory(prefix="edgetam-label-") as folder,
-        SessionStore(Path(folder) / "joined.db") as target,
-        open_studio(url, project, redraw=redraw, **flags) as studio,
-    ):
-        report = join(store, studio, target)
-        if not report.sessions:
-            raise ExportError(_nothing_joined(url, project, report.tasks))
-        account = {"url": url, "project": project, **report.to_json()}
-        yield (
-            target,
-            replace(
-                request,
-                session_ids=tuple(report.sessions),
-                names=report.sessions,
-                extra={"label_studio": account},
-            ),
-        )
-
-
-def _nothing_joined(url: str, project: str, tasks: dict[str, int]) -> str:
-    return (
-        f"Project {project} at {url} has {tasks['in']} tasks, {tasks['without_annotation']} "
-        f"without an annotation and {tasks['refused']} that could not be read: nothing to export."
-    )
 
 
 @click.command("import")
@@ -263,28 +219,17 @@ def _tell(report: ExportReport, as_json: bool) -> None:
         f"converted + {masks['absent']} absent + {masks['left_out']} left out + "
         f"{masks['refused']} refused"
     )
-    for line in _project_lines(report.manifest.get("label_studio")):
-        click.echo(line)
+    if "label_studio" in report.manifest:
+        from .studio_export import project_lines
+
+        for line in project_lines(report.manifest["label_studio"]):
+            click.echo(line)
     for outcome, reason, count in report.losses:
         click.echo(f"  {outcome} {count}: {reason}")
     for session in report.manifest["sessions"]:
         for note in session["notes"]:
             click.echo(f"  {session['dataset_name']}: {note}")
     click.echo("  manifest.json accounts for each of them")
-
-
-def _project_lines(account: dict[str, Any] | None) -> Iterator[str]:
-    if account is None:
-        return
-    tasks, regions = account["tasks"], account["regions"]
-    refused = sum("refused" in region for region in regions)
-    yield (
-        f"  tasks: {tasks['in']} in the project = {tasks['joined']} exported + "
-        f"{tasks['without_annotation']} without annotation + {tasks['refused']} refused"
-    )
-    yield f"  regions: {len(regions)}, {refused} of them refused"
-    for task in account["refused_tasks"]:
-        yield f"  task {task['task']}: {task['why']}"
 
 
 @contextmanager

@@ -25,4 +25,5 @@ def run_lengths(rle: RLE) -> list[int]:
     values -= np.where(negative, np.int64(1) << (5 * (last - first + 1)), 0)
     values[1::2] = np.cumsum(values[1::2])
     values[2::2] = np.cumsum(values[2::2])
-    return [int(value) for value in values]
+    lengths: list[int] = values.tolist()
+    return lengths
