@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import tomllib
 from dataclasses import dataclass, fields
 from importlib.resources import files
@@ -126,7 +127,7 @@ class ModelConfig:
     @property
     def latent_grid(self) -> int:
         """Side of the square grid of 2D latents."""
-        return round(self.num_latents_2d**0.5)
+        return math.isqrt(self.num_latents_2d)
 
     @property
     def pointer_tokens(self) -> int:

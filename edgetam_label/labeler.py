@@ -23,6 +23,7 @@ from edgetam_label.errors import Cancelled, EdgeTAMLabelError, PromptError, Usag
 from edgetam_label.frames import Frames
 from edgetam_label.masks import RLE
 from edgetam_label.modeling import EdgeTAM
+from edgetam_label.modeling.fused import fuse
 from edgetam_label.predictor import ImageEmbedding, ImagePredictor
 from edgetam_label.prompts import Prompt
 from edgetam_label.sessions import (
@@ -102,13 +103,13 @@ class Labeler:
         batch_seconds: float = 1.0,
         embedding_bytes: int = 256 * 2**20,
     ) -> None:
-        self.model = model
+        self.model = fuse(model)
         self.store = store
         self.identity: ModelIdentity | None = getattr(model, "identity", None)
         self.turnstile = Turnstile()
         self._settings = settings
         self._batch_masks, self._batch_seconds = batch_masks, batch_seconds
-        self.predictor = ImagePredictor(model)
+        self.predictor = ImagePredictor(self.model)
         self._embeddings = EmbeddingCache(embedding_bytes)
 
     # -- images -----------------------------------------------------------------------------
@@ -279,7 +280,7 @@ class Labeler:
     ) -> list[TrackPass]:
         events = {event.seq: event for event in self.store.events(session.id)}
         jobs = self.store.jobs.find(session.id)
-        passes = []
+        passes: list[TrackPass] = []
         for direction in directions:
             forward = direction == "forward"
             end = session.media.num_frames if forward else -1

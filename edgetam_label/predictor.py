@@ -13,6 +13,7 @@ from torch import Tensor
 from edgetam_label.errors import PromptError
 from edgetam_label.masks import Mask, clean_mask
 from edgetam_label.modeling import EdgeTAM, ImageFeatures
+from edgetam_label.modeling.fused import fuse
 from edgetam_label.preprocess import (
     image_to_input,
     logits_to_size,
@@ -69,7 +70,7 @@ class ImagePredictor:
     """
 
     def __init__(self, model: EdgeTAM) -> None:
-        self.model = model
+        self.model = fuse(model)
 
     @torch.inference_mode()
     def embed(self, image: NDArray[np.uint8]) -> ImageEmbedding:

@@ -19,6 +19,7 @@ from edgetam_label.frames import Frames
 from edgetam_label.masks import Mask, small_components
 from edgetam_label.memory import DTYPES, FrameMemory, MemoryBank
 from edgetam_label.modeling import EdgeTAM, ImageFeatures, ObjectMask
+from edgetam_label.modeling.fused import fuse
 from edgetam_label.predictor import LOGIT_LIMIT
 from edgetam_label.preprocess import frame_to_input, logits_to_size, mask_to_input, prompt_points
 from edgetam_label.prompts import Prompt
@@ -103,7 +104,7 @@ class VideoTracker:
     def __init__(
         self, model: EdgeTAM, frames: Frames, settings: TrackerSettings | None = None
     ) -> None:
-        self.model = model
+        self.model = model = fuse(model)
         self.frames = frames
         self.settings = settings or TrackerSettings()
         fill = self.settings.fill_hole_area

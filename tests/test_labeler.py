@@ -205,9 +205,7 @@ def test_turnstile_is_first_come_first_served():
     for thread in threads:
         thread.join()
     middle = order[6:-6]
-    longest = max(
-        sum(1 for _ in group) for _, group in __import__("itertools").groupby(middle)
-    )
+    longest = max(sum(1 for _ in group) for _, group in __import__("itertools").groupby(middle))
     assert longest <= 2
 
 

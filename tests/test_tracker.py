@@ -9,6 +9,7 @@ from edgetam_label.errors import PromptError
 from edgetam_label.frames import Frames
 from edgetam_label.masks import RLE
 from edgetam_label.memory import FrameMemory, MemoryBank, MemoryFile
+from edgetam_label.modeling.fused import fuse
 from edgetam_label.prompts import Box, Click, Prompt
 from edgetam_label.tracker import TrackerSettings, VideoTracker
 
@@ -213,7 +214,7 @@ def test_a_drawn_mask_is_taken_as_it_is():
         (Prompt(1, 12, clicks=(Click(1, 1),)), "Frame 12 does not exist.*frames 0 to 11"),
         (Prompt(1, 0, clicks=(Click(97, 1),)), "Click 97,1 .* outside the frame of 96x64"),
         (Prompt(1, 0, box=Box(100, 0, 120, 9)), "Box 100,0,120,9 .* outside the frame"),
-        (Prompt(1, 0, mask=RLE.empty(10, 10)), "mask for object 1 is 10x10 pixels, the frame 96x64"),
+        (Prompt(1, 0, mask=RLE.empty(10, 10)), "object 1 is 10x10 pixels, the frame 96x64"),
     ],
 )
 def test_impossible_prompts_are_refused_and_leave_nothing(prompt, sentence):
@@ -290,7 +291,7 @@ def test_a_full_memory_file_warns_once_and_tracking_goes_on(caplog):
 
 
 def test_features_are_shared_and_bounded():
-    model, calls = tiny_model(), []
+    model, calls = fuse(tiny_model()), []
     original = model.encode_image
     model.encode_image = lambda images: calls.append(1) or original(images)
     try:
@@ -299,9 +300,10 @@ def test_features_are_shared_and_bounded():
         t.add_prompt(BOX)
         list(t.propagate())
         assert len(calls) == 6
-        small = VideoTracker(model, Frames.open(tiny_images(6)), TrackerSettings(feature_cache_bytes=1))
+        settings = TrackerSettings(feature_cache_bytes=1)
+        small = VideoTracker(model, Frames.open(tiny_images(6)), settings)
         small.add_prompt(CLICK)
         list(small.propagate())
         assert len(small._features._entries) == 1
     finally:
-        del model.encode_image
+        model.encode_image = original

@@ -1,4 +1,4 @@
-"""A tiny model with seeded weights and small frames, for tests that need real code and no meaning."""
+"""A tiny model with seeded weights and small frames: real code, meaningless masks."""
 
 from __future__ import annotations
 

@@ -68,6 +68,7 @@ class EdgeTAM(nn.Module):
     identity: which weights these are, as sessions record it; set by `load_model`.
     """
 
+    fused = False  # True for the copies that modeling/fused.py makes
     identity: ModelIdentity | None = None
 
     def __init__(self, config: ModelConfig) -> None:
@@ -208,7 +209,7 @@ class EdgeTAM(nn.Module):
 
     def start_attention(self, top: Tensor) -> Tensor:
         """The part of memory attention that every object of a frame shares: (B, N, C)."""
-        position = sine_position(top.shape[1], *top.shape[-2:], top.device)
+        position = sine_position(top.shape[1], top.shape[2], top.shape[3], top.device)
         return self.memory_attention.start(top, position)
 
     def attend_memory(self, started: Tensor, memory: Memory) -> Tensor:

@@ -44,14 +44,22 @@ ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_li
 
 
 def fuse(model: EdgeTAM) -> EdgeTAM:
-    """An inference copy of `model`, in evaluation mode. The original is left as it is."""
+    """An inference copy of `model`, in evaluation mode. The original is left as it is.
+
+    Blocks that are not replaced are shared with it. Later changes of the original's weights do not
+    reach the replaced ones. A fused model is returned as it is.
+    """
+    if model.fused:
+        return model
     fused = copy.copy(model)
+    fused.fused = True
     fused._modules = dict(model._modules)
     fused.image_encoder = _FusedEncoder(model)  # type: ignore[assignment]
-    fused.memory_attention = copy.copy(model.memory_attention)
-    fused.memory_attention._modules = dict(model.memory_attention._modules)
-    layers = cast(list[MemoryAttentionLayer], list(model.memory_attention.layers))
-    fused.memory_attention.layers = nn.ModuleList(_fuse_layer(layer) for layer in layers)
+    if model.device.type == "cpu":  # other devices have one kernel that beats a rearrangement
+        fused.memory_attention = copy.copy(model.memory_attention)
+        fused.memory_attention._modules = dict(model.memory_attention._modules)
+        layers = cast(list[MemoryAttentionLayer], list(model.memory_attention.layers))
+        fused.memory_attention.layers = nn.ModuleList(_fuse_layer(layer) for layer in layers)
     fused.encode_image = fused.image_encoder.features  # type: ignore[method-assign, union-attr, operator, assignment]
     return fused.eval()
 

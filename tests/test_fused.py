@@ -1,0 +1,75 @@
+"""The rearranged network gives what the readable one gives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from edgetam_label.config import ModelConfig
+from edgetam_label.modeling import EdgeTAM
+from edgetam_label.modeling import fused as fusing
+from edgetam_label.modeling.fused import fuse
+
+
+@pytest.fixture(scope="module", params=["tiny", "edgetam_nano"])
+def model(request):
+    """Weights with batch statistics that are not the identity, so that folding is really tested."""
+    torch.manual_seed(1)
+    model = EdgeTAM(ModelConfig.load(request.param)).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 1.5)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, 0, 0.2)
+    return model
+
+
+def pixels(model: EdgeTAM) -> torch.Tensor:
+    size = model.config.image_size
+    return torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(2))
+
+
+def close(ours: torch.Tensor, reference: torch.Tensor) -> bool:
+    return torch.allclose(ours, reference, rtol=1e-4, atol=2e-5 * float(reference.abs().max()))
+
+
+@torch.inference_mode()
+def test_encoder(model):
+    reference, ours = (m.encode_image(pixels(model)) for m in (model, fuse(model)))
+    assert close(ours.top, reference.top)
+    for a, b in zip(ours.high_res, reference.high_res, strict=True):
+        assert close(a, b)
+
+
+@pytest.mark.parametrize(("frames", "pointers"), [(1, 0), (3, 2), (7, 16)])
+@torch.inference_mode()
+def test_memory_attention(model, frames, pointers, monkeypatch):
+    monkeypatch.setattr(fusing, "QUERY_ROWS", 24)  # rows that do not divide the map
+    c = model.config
+    generator = torch.Generator().manual_seed(3)
+    tokens = c.num_latents + c.num_latents_2d
+    maps = [(torch.randn(1, tokens, c.memory_dim, generator=generator), i) for i in range(frames)]
+    given = [torch.randn(1, c.d_model, generator=generator) for _ in range(pointers)]
+    top = model.encode_image(pixels(model)).top
+    results = []
+    for m in (model, fuse(model)):
+        memory = m.assemble_memory(maps, given)
+        results.append(m.attend_memory(m.start_attention(top), memory))
+    assert close(results[1], results[0])
+
+
+def test_the_original_is_left_alone(model):
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    ours = fuse(model)
+    assert ours.fused and not model.fused and fuse(ours) is ours
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+@torch.inference_mode()
+def test_without_onednn_it_still_computes_the_same(model, monkeypatch):
+    expected = fuse(model).encode_image(pixels(model)).top
+    monkeypatch.setattr(fusing, "ONEDNN", False)
+    assert close(fuse(model).encode_image(pixels(model)).top, expected)
