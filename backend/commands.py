@@ -88,7 +88,8 @@ def run(settings: ServerSettings) -> None:
     class Server(BaseApplication):  # type: ignore[misc]
         def load_config(self) -> None:
             for name, value in _gunicorn(settings).items():
-                self.cfg.set(name, value)
+                if name in self.cfg.settings:  # some are younger than the oldest gunicorn we take
+                    self.cfg.set(name, value)
             self.cfg.set("worker_exit", _pause)
 
         def load(self) -> Any:
@@ -138,6 +139,8 @@ def _gunicorn(settings: ServerSettings) -> dict[str, Any]:
         "graceful_timeout": 15,
         "keepalive": 5,
         "limit_request_line": 4094,
+        # it would write to the home folder, which a locked-down container does not have
+        "control_socket_disable": True,
         "accesslog": None,
         "loglevel": "warning",
         "proc_name": "edgetam-label",
