@@ -103,8 +103,20 @@ def run(settings: ServerSettings) -> None:
             app.extensions["edgetam"].close()
 
     check_port(settings.host, settings.port)
+    check_parts(settings)
     click.echo(f"Listening on {address(settings.host, settings.port)} (Ctrl-C stops).", err=True)
     Server().run()
+
+
+def check_parts(settings: ServerSettings) -> None:
+    """Raises StoreError or CheckpointError here, as a sentence, not later in a log."""
+    from edgetam_label.checkpoints import choose_model
+    from edgetam_label.sessions import SessionStore
+
+    SessionStore(settings.db).close()
+    choose_model(
+        settings.model, settings.checkpoint, settings.checkpoint_dir, notify=lambda _: None
+    )
 
 
 def check_port(host: str, port: int) -> None:

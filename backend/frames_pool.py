@@ -55,7 +55,12 @@ class FramesPool:
             with opening:
                 handle = self._take(key)
                 if handle is None:
-                    handle = self._load(url, task_id, file.path, identity, cancel)
+                    try:
+                        handle = self._load(url, task_id, identity, cancel)
+                    except BaseException:
+                        with self._lock:
+                            self._opening.pop(key, None)
+                        raise
                     with self._lock:
                         handle.users += 1
                         self._open[key] = handle
@@ -76,7 +81,6 @@ class FramesPool:
         self,
         url: str,
         task_id: str,
-        path: object,
         identity: MediaIdentity | None,
         cancel: Callable[[], bool] | None,
     ) -> _Handle:

@@ -68,15 +68,17 @@ class EmbeddingCache:
             return found, True
         with self._lock:
             lock = self._busy.setdefault(key, threading.Lock())
-        with lock:
-            found = self.get(key)
-            if found is not None:
-                return found, True
-            made = make()
-            self._put(key, made)
-        with self._lock:
-            self._busy.pop(key, None)
-        return made, False
+        try:
+            with lock:
+                found = self.get(key)
+                if found is not None:
+                    return found, True
+                made = make()
+                self._put(key, made)
+                return made, False
+        finally:
+            with self._lock:
+                self._busy.pop(key, None)
 
     def _put(self, key: str, embedding: ImageEmbedding) -> None:
         size = _bytes_of(embedding)

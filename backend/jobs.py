@@ -225,6 +225,15 @@ class JobRunner:
                 if j.session_id == session_id and obj_id in j.objects and not j.ended
             ]
 
+    def unfinished(self, session_id: str, client: str) -> list[LiveJob]:
+        """A client's jobs on a session that are waiting or under way."""
+        with self._lock:
+            return [
+                j
+                for j in self._live.values()
+                if j.session_id == session_id and j.client == client and not j.ended
+            ]
+
     def cancel(self, job_id: str, *, wait: float = 0.0) -> None:
         """Stop a job; what was tracked is kept. Raises JobNotFound."""
         job = self.live(job_id)

@@ -190,7 +190,8 @@ class MediaCache:
         return self._urls / (hashlib.sha256(key.encode("utf-8", "replace")).hexdigest() + ".json")
 
     def _download(self, key: str, url: str, known: _Entry | None) -> _Entry:
-        headers = {}
+        # a compressed transfer could unpack to anything; media are compressed already
+        headers = {"Accept-Encoding": "identity"}
         if known is not None:
             if known.etag:
                 headers["If-None-Match"] = known.etag
@@ -236,7 +237,9 @@ class MediaCache:
     def _save(self, key: str, url: str, response: requests.Response) -> _Entry:
         """Stream into a temp file, hash, rename. Nothing half-written keeps a name."""
         declared = response.headers.get("Content-Length", "")
-        encoded = response.headers.get("Content-Encoding")
+        encoding = response.headers.get("Content-Encoding", "identity")
+        if encoding.lower() != "identity":
+            raise FetchFailed(f"{shown(url)} came packed as {encoding!r:.40}, which is refused.")
         if declared.isdigit() and int(declared) > self._cap:
             raise FetchFailed(self._too_large(url, int(declared)))
         self._files.mkdir(parents=True, exist_ok=True)
@@ -255,7 +258,7 @@ class MediaCache:
                         part.write(chunk)
                 except requests.exceptions.RequestException as error:
                     raise _Broken(type(error).__name__) from None
-            if declared.isdigit() and not encoded and size != int(declared):
+            if declared.isdigit() and size != int(declared):
                 raise _Broken(f"{size} of {declared} bytes came")
             if size == 0:
                 raise FetchFailed(f"{shown(url)} is an empty file.")

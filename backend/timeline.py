@@ -35,10 +35,12 @@ class Timeline:
         """frames_count: as the editor sent it; else the editor's own formula, over the file."""
         unit = time_base[0] / time_base[1]
         times = tuple((p - pts[0]) * unit for p in pts)
+        step = (times[-1] / (len(times) - 1)) if len(times) > 1 else 1 / frame_rate
+        own = max(1, round((times[-1] + step) * frame_rate))
         if frames_count is None or frames_count < 1:
-            step = (times[-1] / (len(times) - 1)) if len(times) > 1 else 1 / frame_rate
-            frames_count = max(1, round((times[-1] + step) * frame_rate))
-        return cls(times, frame_rate, min(frames_count, 10_000_000))
+            frames_count = own
+        # a player may count a little more than there is (sound that goes on), not many times more
+        return cls(times, frame_rate, min(frames_count, 2 * own + 1000))
 
     def index_of(self, frame: int) -> int:
         """0-based index of the picture that the editor shows as its frame `frame` (1-based)."""

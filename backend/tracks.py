@@ -6,6 +6,7 @@ sent before: a keyframe that we did not send, or that was moved, is the annotato
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,11 +14,13 @@ from typing import Any
 from edgetam_label.prompts import Prompt
 
 from .context import Keyframe, Size, TrackRegion, keyframe_box
+from .faults import RequestError
 from .keyframes import BoxXYXY, sparse_keyframes
 from .timeline import Timeline
 
 ATTRIBUTE = "label_studio"
 MAX_SENT = 5000
+MAX_OWN = 1000  # each is a prompt, which costs a run of the model
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class TrackState:
 
     own: the annotator's keyframes. sent: the keyframes of all answers so far, the latest last: an
     editor may hold an older answer than the last one (a second annotator, an answer that got lost).
+    client: who changed it last; a pushed prediction holds the tracks of one annotator.
     """
 
     region_id: str
@@ -36,6 +40,7 @@ class TrackState:
     frames_count: int
     own: tuple[Keyframe, ...]
     sent: tuple[Keyframe, ...] = ()
+    client: str = ""
 
     def to_attributes(self) -> dict[str, Any]:
         return {
@@ -48,6 +53,7 @@ class TrackState:
                 "frames_count": self.frames_count,
                 "own": [_pack(k) for k in self.own],
                 "sent": [_pack(k) for k in self.sent],
+                "client": self.client,
             }
         }
 
@@ -66,6 +72,7 @@ class TrackState:
             frames_count=raw["frames_count"],
             own=tuple(_unpack(k) for k in raw["own"]),
             sent=tuple(_unpack(k) for k in raw["sent"]),
+            client=raw.get("client", ""),
         )
 
     def with_sent(self, keyframes: Sequence[Keyframe]) -> TrackState:
@@ -116,6 +123,12 @@ def track_prompts(
 
     Raises RequestError for a box that covers no pixel.
     """
+    own = tuple(own)
+    if len(own) > MAX_OWN:
+        raise RequestError(
+            f"The track has {len(own)} boxes that were not made here, more than the {MAX_OWN} "
+            "that are taken as prompts; delete most of them, or draw the track anew."
+        )
     by_index = {timeline.index_of(k.frame): k for k in sorted(own, key=lambda k: k.frame)}
     return tuple(
         Prompt(obj_id=obj_id, frame_idx=index, box=keyframe_box(k, size))
@@ -135,11 +148,15 @@ def merged_keyframes(
     boxes: by 0-based index of the picture, pixels. tolerance: IoU, see `sparse_keyframes`.
     """
     pinned = {k.frame - 1: _corners(k) for k in own}
+    ordered = sorted(own, key=lambda k: k.frame)
+    starts = [k.frame for k in ordered]
     shown: dict[int, BoxXYXY] = {}
-    for frame in range(1, timeline.frames_count + 1):
-        box = boxes.get(timeline.index_of(frame))
-        if box is not None and not _switched_off(own, frame):
-            shown[frame - 1] = _percent(box, size)
+    for index, box in boxes.items():
+        for frame in timeline.frames_of(index):
+            last = bisect.bisect_left(starts, frame) - 1
+            # the annotator may have ended the object before this frame
+            if last < 0 or ordered[last].enabled:
+                shown[frame - 1] = _percent(box, size)
     sparse = sparse_keyframes(
         shown, tolerance=tolerance, num_frames=timeline.frames_count, pinned=pinned
     )
@@ -156,12 +173,6 @@ def _keyframe(frame: int, box: BoxXYXY, enabled: bool, drawn: Mapping[int, Keyfr
         )
     x0, y0, x1, y1 = box
     return Keyframe(frame, x0, y0, x1 - x0, y1 - y0, enabled)
-
-
-def _switched_off(own: Sequence[Keyframe], frame: int) -> bool:
-    """The annotator ended the object before `frame` and has not brought it back."""
-    before = [k for k in own if k.frame < frame]
-    return bool(before) and not max(before, key=lambda k: k.frame).enabled
 
 
 def _corners(keyframe: Keyframe) -> BoxXYXY:

@@ -202,6 +202,7 @@ class VideoService:
             frames_count=timeline.frames_count,
             own=own,
             sent=state.sent if state else (),
+            client=client,
         )
         item = self._save_state(session.id, item, fresh, config)
         payload = {"url": url, "task": task.id, "project": task.project}
@@ -322,17 +323,19 @@ class VideoService:
         )
 
     def push(self, job: LiveJob) -> None:
-        """Send all tracks of a session as a prediction: the answer came after its deadline."""
+        """Send an annotator's tracks as a prediction: the answer came after its deadline."""
         if self._client.url is None:
             logger.info("job %s is done; set the Label Studio URL to have it pushed", job.id)
             return
+        if self.jobs.unfinished(job.session_id, job.client):
+            return  # the last of them to end pushes them all
         session = self._store.get(job.session_id)
         size = Size(session.media.width, session.media.height)
         result = []
         for item in session.objects:
             state = TrackState.from_attributes(item.attributes)
-            if state is None:
-                continue
+            if state is None or state.client != job.client:
+                continue  # another annotator's, on the same task
             timeline = Timeline.of(
                 session.media.pts, session.media.time_base, state.frame_rate, state.frames_count
             )
