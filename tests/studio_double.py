@@ -35,6 +35,7 @@ class Studio:
     cut_short: set[str] = field(default_factory=set)
     delay: dict[str, float] = field(default_factory=dict)
     etags: bool = True
+    headers: dict[str, dict[str, str]] = field(default_factory=dict)
     token: str | None = None
     seen: list[tuple[str, str, str | None]] = field(default_factory=list)
     predictions: list[dict[str, Any]] = field(default_factory=list)
@@ -103,6 +104,7 @@ def _handler(studio: Studio) -> type[BaseHTTPRequestHandler]:
                 self._send(304, b"")
                 return
             headers = {"ETag": tag} if studio.etags else {}
+            headers |= studio.headers.get(path, {})
             if path in studio.cut_short:
                 studio.cut_short.discard(path)
                 self.send_response(200)

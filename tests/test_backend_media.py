@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import io
 import logging
 import socket
@@ -139,6 +140,14 @@ def test_a_file_over_the_cap_is_refused(tmp_path: Path, studio: Studio, declared
     with pytest.raises(FetchFailed, match="EDGETAM_LABEL_MAX_DOWNLOAD_BYTES"):
         rig(tmp_path, studio, max_download_bytes=100_000).get(path)
     assert list((tmp_path / "files").glob("*")) == []
+
+
+def test_a_packed_transfer_is_refused(tmp_path: Path, studio: Studio) -> None:
+    """A few kilobytes of gzip unpack to gigabytes, chunk by chunk, before any cap sees them."""
+    path = studio.add("/data/upload/1/a.png", gzip.compress(bytes(50_000_000)))
+    studio.headers[path] = {"Content-Encoding": "gzip"}
+    with pytest.raises(FetchFailed, match="packed as 'gzip'"):
+        rig(tmp_path, studio).get(path)
 
 
 def test_the_budget_is_kept_and_files_in_use_stay(tmp_path: Path, studio: Studio) -> None:

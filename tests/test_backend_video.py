@@ -439,6 +439,18 @@ def test_other_actions_are_ignored(rig: Rig, action: str) -> None:
     assert hook(rig, action)["status"].startswith("ignored")
 
 
+def test_start_training_exports_the_project_and_fine_tunes(tmp_path: Path, studio: Studio) -> None:
+    with running(tmp_path, studio, train_on_start_training=True) as rig:
+        assert "no masklets" in hook(rig, "START_TRAINING")["status"]
+        rig.predict(body(track([FIRST])))
+        assert hook(rig, "START_TRAINING")["status"].startswith("training on 1 session(s)")
+        assert "under way" in hook(rig, "START_TRAINING")["status"]
+        folder = tmp_path / "cache" / "training" / "project-1"
+        _until((folder / "data").is_dir, 90)
+        log = (folder / "finetune.log").read_text()
+        assert "Traceback" not in log
+
+
 @pytest.mark.parametrize(
     "wrong", [{}, {"action": 3}, {"action": "ANNOTATION_CREATED"},
               {"action": "ANNOTATION_CREATED", "annotation": {"id": 1}},
