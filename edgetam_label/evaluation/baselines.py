@@ -30,7 +30,8 @@ def carry_by_flow(video: TrueVideo, starts: dict[int, int]) -> Iterator[tuple[in
             grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
             if before is not None and masks:
                 # from now to before: every pixel asks where it was
-                backward = flow.calc(grey, before, None)
+                # None, that is no first guess, which the stub of OpenCV forgets
+                backward = flow.calc(grey, before, None)  # type: ignore[call-overload]
                 masks = {k: _pull(m, backward) for k, m in masks.items()}
             given = [k for k, start in starts.items() if start == frame_idx]
             if given:

@@ -7,7 +7,6 @@ from math import ceil, hypot
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from edgetam_label.errors import UsageError
 from edgetam_label.masks import Mask
@@ -83,10 +82,10 @@ def mean_score(predicted: list[Mask], expected: list[Mask]) -> Score:
 
 def _within(pixels: Mask, radius: int) -> Mask:
     """Pixels at most `radius` away from the given ones: a dilation by a disk, at constant cost."""
-    distances: NDArray[np.float32] = cv2.distanceTransform(
+    distances = cv2.distanceTransform(
         (~pixels).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
     )
-    return np.asarray(distances <= radius + 1e-3)
+    return np.asarray(np.asarray(distances) <= radius + 1e-3)
 
 
 def _check_shapes(predicted: Mask, expected: Mask) -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+Model = TypeVar("Model", bound=nn.Module)
 
-class Ema:
+
+class Ema(Generic[Model]):
     """A shadow copy that follows a model.
 
     Early on it follows faster, min(decay, (1 + n) / (10 + n)) after n updates, so that the random
     start is forgotten.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+    def __init__(self, model: Model, decay: float) -> None:
+        self.model: Model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay, self.updates = decay, 0
 
     @torch.no_grad()
@@ -24,9 +27,10 @@ class Ema:
         """Move towards `model`; buffers such as batch statistics are copied."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        shadow = list(self.model.parameters())
+        shadow: list[Tensor] = list(self.model.parameters())
+        latest: list[Tensor] = list(model.parameters())
         torch._foreach_mul_(shadow, decay)
-        torch._foreach_add_(shadow, list(model.parameters()), alpha=1 - decay)
+        torch._foreach_add_(shadow, latest, alpha=1 - decay)
         for ours, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
             ours.copy_(theirs)
 

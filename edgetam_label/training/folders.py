@@ -104,18 +104,22 @@ def warp_still(frame: NDArray[np.uint8], ids: NDArray[np.uint16], rng: np.random
         cos, sin = np.cos(turn * t), np.sin(turn * t)
         linear = np.array([[cos, -sin], [sin, cos]]) @ [[1, shear * t], [0, 1]] * (1 + zoom * t)
         matrix = np.column_stack([linear, centre + shift * t - linear @ centre])
-        edge = {"borderMode": cv2.BORDER_REFLECT_101}
-        frames.append(cv2.warpAffine(frame, matrix, (width, height), **edge))
-        maps.append(cv2.warpAffine(ids, matrix, (width, height), flags=cv2.INTER_NEAREST, **edge))
+        moved = cv2.warpAffine(frame, matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101)
+        moved_ids = cv2.warpAffine(
+            ids, matrix, (width, height),
+            flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101,
+        )  # fmt: skip
+        frames.append(np.asarray(moved, dtype=np.uint8))
+        maps.append(np.asarray(moved_ids, dtype=np.uint16))
     return _clip(frames, maps)
 
 
 def _clip(frames: Sequence[NDArray[np.uint8]], maps: Sequence[NDArray[np.uint16]]) -> Clip:
     """Number the objects 1..n in the order of their ids."""
-    values, ids = np.unique(np.stack(maps), return_inverse=True)
-    ids = ids.reshape(len(maps), *maps[0].shape).astype(np.uint16)
+    values, places = np.unique(np.stack(maps), return_inverse=True)
+    ids = places.reshape(len(maps), *maps[0].shape).astype(np.uint16)
     if values[0] != 0:
-        ids += 1
+        ids += np.uint16(1)
     return Clip(np.stack(frames), ids, None, int((values > 0).sum()))
 
 

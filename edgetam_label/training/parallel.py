@@ -15,8 +15,8 @@ from types import FrameType
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 
 
 class Ranks:
@@ -72,7 +72,7 @@ def run_ranks(size: int, work: Callable[[Ranks], None]) -> None:
         work(Ranks())
         return
     with tempfile.TemporaryDirectory() as folder:
-        context = mp.spawn(_work, (size, f"file://{Path(folder) / 'meet'}", work), size, join=False)
+        context = spawn(_work, (size, f"file://{Path(folder) / 'meet'}", work), size, join=False)
         assert context is not None
 
         def forward(signum: int, frame: FrameType | None) -> None:

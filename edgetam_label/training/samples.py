@@ -76,12 +76,11 @@ class Batch:
     labels: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        move = {"device": device, "non_blocking": True}
         return Batch(
-            self.frames.to(**move),
-            self.targets.to(**move),
-            self.points.to(**move),
-            self.labels.to(**move),
+            self.frames.to(device, non_blocking=True),
+            self.targets.to(device, non_blocking=True),
+            self.points.to(device, non_blocking=True),
+            self.labels.to(device, non_blocking=True),
         )
 
 
@@ -152,21 +151,21 @@ def make_sample(clip: Clip, spec: SampleSpec, rng: np.random.Generator) -> Sampl
     part = clip.parts is not None and rng.random() < spec.part_share
     label_maps = clip.parts if part and clip.parts is not None else clip.ids
     frames, ids = clip.frames[picked], label_maps[picked]
-    x0, y0, x1, y1 = random_window(*ids.shape[1:], rng)
+    x0, y0, x1, y1 = random_window(ids.shape[1], ids.shape[2], rng)
     frames, ids = frames[:, y0:y1, x0:x1], ids[:, y0:y1, x0:x1]
     if rng.random() < 0.5:
         frames, ids = frames[:, :, ::-1], ids[:, :, ::-1]
     size = (spec.size, spec.size)
-    frames = np.stack(
+    resized = np.stack(
         [cv2.resize(np.ascontiguousarray(f), size, interpolation=cv2.INTER_AREA) for f in frames]
-    )
-    ids = np.stack(
+    ).astype(np.uint8, copy=False)
+    resized_ids = np.stack(
         [
             cv2.resize(np.ascontiguousarray(i, np.uint16), size, interpolation=cv2.INTER_NEAREST)
             for i in ids
         ]
-    )
-    masks = choose_masks(ids, spec.num_objects, rng)
+    ).astype(np.uint16, copy=False)
+    masks = choose_masks(resized_ids, spec.num_objects, rng)
     if not masks:
         return None
     half = (spec.size // TARGET_STRIDE, spec.size // TARGET_STRIDE)
@@ -177,7 +176,7 @@ def make_sample(clip: Clip, spec: SampleSpec, rng: np.random.Generator) -> Sampl
         ]
     )
     prompts = tuple(sample_prompt(mask[0], spec.click_share, rng) for mask in masks)
-    return Sample(jitter_colours(frames, rng), targets, prompts)
+    return Sample(jitter_colours(resized, rng), targets, prompts)
 
 
 class SampleStream(Dataset[Sample]):

@@ -104,10 +104,10 @@ def new_model(config: ModelConfig) -> EdgeTAM:
     """A fresh model that learns from the first step on."""
     model = EdgeTAM(config)
     for layer in model.memory_encoder.fuser.layers:
-        nn.init.constant_(layer.gamma, FUSER_GAMMA)
+        nn.init.constant_(layer.get_parameter("gamma"), FUSER_GAMMA)
     with torch.no_grad():
         for lateral, scale in zip(model.image_encoder.neck.convs, LATERAL_SCALES, strict=True):
-            lateral.conv.weight.mul_(scale)
+            lateral.get_parameter("conv.weight").mul_(scale)
     for name, module in model.sam_mask_decoder.named_modules():
         if isinstance(module, Attention) and name.endswith(("image", "image_to_token")):
             with torch.no_grad():

@@ -89,7 +89,10 @@ class Trainer:
         self.ranks = ranks or Ranks()
         self.plan, self.data, self.out = plan, data, out
         self.device, self.workers, self.validate = torch.device(device), workers, validate
-        self.model = model.to(self.device, memory_format=torch.channels_last)
+        # torch declares no such overload of Module.to, though its documentation shows it
+        self.model: EdgeTAM = model.to(  # type: ignore[call-overload]
+            self.device, memory_format=torch.channels_last
+        )
         self.ema = Ema(self.model, plan.ema_decay)
         self.optimizer = make_optimizer(self.model, plan.weight_decay)
         self.place = Place()
