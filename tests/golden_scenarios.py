@@ -83,6 +83,7 @@ def image_arrays(model: EdgeTAM) -> Arrays:
     state = model.state_dict()
     shrunk = {k: v * 0.02 for k, v in state.items() if k.startswith(HYPERNETWORK)}
     model.load_state_dict(state | shrunk)
+    predictor = ImagePredictor(model)  # it has copies of the weights
     run("img/fallback_single", [one], False)
     model.load_state_dict(state | {k: v / 0.02 for k, v in shrunk.items()})
     return arrays
@@ -132,21 +133,21 @@ def collect(scenario: str, tracker: VideoTracker, passed: Iterable[TrackedFrame]
 
 
 def video_arrays(scenario: str, model: EdgeTAM | None = None) -> Arrays:
-    """A, A2, A3, B, C, D or E, as tests/golden/README.md describes them."""
-    model = model or golden_model("float32" if scenario == "E" else "bfloat16")
+    """A, B, C, D, E, E2 or E3, as tests/golden/README.md describes them."""
+    model = model or golden_model("float32" if scenario.startswith("E") else "bfloat16")
     settings = TrackerSettings(
-        fill_hole_area=8 if scenario == "D" else 0, corrections_condition=scenario == "A3"
+        fill_hole_area=8 if scenario == "D" else 0, corrections_condition=scenario == "E3"
     )
     tracker = VideoTracker(model, open_frames(), settings)
     if scenario == "B":
         tracker.add_prompt(Prompt(5, 3, mask=RLE.encode(drawn_mask())))
         back = collect("Brev", tracker, tracker.propagate(direction="backward"))
         return back | collect("Bfwd", tracker, tracker.propagate())
-    for prompt in first_prompts()[: 1 if scenario in ("A2", "A3", "C", "D") else 2]:
+    for prompt in first_prompts()[: 1 if scenario in ("E2", "E3", "C", "D") else 2]:
         tracker.add_prompt(prompt)
     last = 2 if scenario in "CD" else None
     arrays = collect(scenario, tracker, tracker.propagate(max_frames=last))
-    if scenario in ("A2", "A3"):
+    if scenario in ("E2", "E3"):
         tracker.add_prompt(correction())
         arrays = collect(scenario, tracker, tracker.propagate(3))
     return arrays

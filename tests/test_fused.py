@@ -16,6 +16,8 @@ def model(request):
     """Weights with batch statistics that are not the identity, so that folding is really tested."""
     torch.manual_seed(1)
     model = EdgeTAM(ModelConfig.load(request.param)).eval()
+    for layer in model.memory_encoder.fuser.layers:
+        torch.nn.init.uniform_(layer.gamma, 0.5, 1.5)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.2)
@@ -57,6 +59,23 @@ def test_memory_attention(model, frames, pointers, monkeypatch):
         memory = m.assemble_memory(maps, given)
         results.append(m.attend_memory(m.start_attention(top), memory))
     assert close(results[1], results[0])
+
+
+@torch.inference_mode()
+def test_decoder_and_memory_encoder(model):
+    features = model.encode_image(pixels(model))
+    points, labels = torch.tensor([[[20.0, 30.0]]]), torch.tensor([[1]])
+    logits = torch.randn(1, 1, model.config.low_res_size, model.config.low_res_size)
+    reference, ours = (
+        (
+            m.decode_masks(features.top, features.high_res, points, labels, multimask=True),
+            m.encode_memory(features.top, logits, binarize=False),
+        )
+        for m in (model, fuse(model))
+    )
+    assert close(ours[0].low_res_logits, reference[0].low_res_logits)
+    assert close(ours[0].object_score, reference[0].object_score)
+    assert close(ours[1], reference[1])
 
 
 def test_the_original_is_left_alone(model):

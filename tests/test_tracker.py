@@ -183,10 +183,9 @@ def test_progress_reaches_the_end():
 
 
 def test_an_absent_object_has_an_empty_mask_and_its_score():
-    model = tiny_model()
-    bias = model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias
-    t = VideoTracker(model, tiny_frames())
+    t = tracker()
     t.add_prompt(CLICK)
+    bias = t.model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias
     kept = bias.item()
     with torch.no_grad():
         bias.fill_(-20.0)
