@@ -25,7 +25,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 p
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help install demo test test-fast test-e2e check format docs picture consumers clean
+.PHONY: help install demo test test-fast test-e2e check format docs picture consumers bench-env clean
 
 help: ## Show the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -47,6 +47,15 @@ test-e2e: $(E2E_READY) $(LS_VENV)/.ready ## The tests that start a real Label St
 consumers: $(READY) ## Third-party readers, so that `make test` loads our exports with them
 	sh tests/consumers/install.sh $(BIN)/python
 
+# timm and torchvision come without their own needs: those would replace the CPU build of torch.
+bench-env: | $(BIN)/python ## The official EdgeTAM beside ours in .venv-bench, for benchmarks
+	$(BIN)/python -m venv .venv-bench
+	.venv-bench/bin/python -m pip install -q "torch==$(TORCH)+cpu" 2>/dev/null \
+	  || .venv-bench/bin/python -m pip install -q "torch==$(TORCH)+cpu" --extra-index-url $(CPU_INDEX) \
+	  || .venv-bench/bin/python -m pip install -q "torch==$(TORCH)"
+	.venv-bench/bin/python -m pip install -q --no-deps edgetam-dimos timm torchvision==0.28.0
+	.venv-bench/bin/python -m pip install -q hydra-core iopath huggingface_hub -e .
+
 check: $(READY) ## Lint, format, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -64,7 +73,7 @@ picture: demo ## Take the README's picture anew from the demo
 	mkdir -p docs/images && cp $(DEMO_OUT)/overlay.png docs/images/demo.png
 
 clean: ## Remove what the targets made (the virtual environment too)
-	rm -rf $(VENV) $(LS_VENV) .venv-consumers demo-output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LS_VENV) .venv-consumers .venv-bench demo-output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and none was found; install it (Debian: apt-get install python3 python3-venv) or run: make PYTHON=/path/to/python3.11"; exit 1; }
