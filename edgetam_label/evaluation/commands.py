@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgetam_label.errors import UsageError
 from edgetam_label.options import json_option, model_options, print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -70,10 +71,18 @@ def evaluate(
       edgetam-label evaluate synthetic --protocol clicks
     """
     from edgetam_label.evaluation.datasets import open_dataset
-    from edgetam_label.evaluation.run import run_evaluation
+    from edgetam_label.evaluation.run import check_subject, run_evaluation
     from edgetam_label.evaluation.scoring import score_folder
 
-    videos = open_dataset(dataset, split=split)[:limit]
+    if predictions is not None and (protocol != "vos" or baseline is not None or out is not None):
+        raise UsageError(
+            f"--predictions {predictions} are scored as they are, after protocol vos; leave out "
+            "--baseline, --out and any other --protocol."
+        )
+    if out is not None and protocol != "vos":
+        raise UsageError(f"--out keeps the masks of protocol vos; {protocol} writes none. Omit it.")
+    check_subject(protocol, baseline)
+    videos = open_dataset(dataset, split=split, limit=limit)
     if predictions is not None:
         result = score_folder(videos, predictions, str(predictions))
     else:

@@ -61,14 +61,18 @@ class TrueVideo:
         return dict(sorted(seen.items()))
 
 
-def open_dataset(source: str | Path, *, split: str | None = None) -> list[TrueVideo]:
+def open_dataset(
+    source: str | Path, *, split: str | None = None, limit: int | None = None
+) -> list[TrueVideo]:
     """Read a dataset folder in whichever of the known layouts it has, or make `synthetic` scenes.
 
     split: a list of DAVIS (ImageSets/2017/<split>.txt) or a sub-folder of YouTube-VOS; by default
-    all. Raises UsageError if the layout is unknown or nothing is annotated.
+    all. limit: only the first so many videos. Raises UsageError if the layout is unknown or nothing
+    is annotated.
     """
     if str(source) == SYNTHETIC:
-        return synthetic_videos()
+        _refuse_split(SYNTHETIC, split)
+        return synthetic_videos(min(SYNTHETIC_VIDEOS, limit or SYNTHETIC_VIDEOS))
     folder = Path(source)
     if not folder.is_dir():
         raise UsageError(
@@ -78,6 +82,7 @@ def open_dataset(source: str | Path, *, split: str | None = None) -> list[TrueVi
     if (folder / "Annotations" / "480p").is_dir():
         videos = _davis(folder, split)
     elif (folder / "Annotations").is_dir():
+        _refuse_split(folder, split)
         videos = _indexed_folders(folder / "Annotations", folder / "JPEGImages")
     elif roots := sorted(p.parent for p in folder.glob("*/Annotations") if p.is_dir()):
         chosen = [r for r in roots if split is None or r.name == split]
@@ -93,7 +98,12 @@ def open_dataset(source: str | Path, *, split: str | None = None) -> list[TrueVi
         raise UsageError(
             f"{folder} holds no annotated video{f' in split {split}' if split else ''}."
         )
-    return videos
+    return videos[:limit]
+
+
+def _refuse_split(dataset: str | Path, split: str | None) -> None:
+    if split is not None:
+        raise UsageError(f"{dataset} has no splits, so none is called {split!r}; omit --split.")
 
 
 def synthetic_videos(

@@ -48,10 +48,14 @@ def run_evaluation(
     progress: called with (videos done, videos in all).
     Raises UsageError for an impossible combination or an unknown dataset layout.
     """
-    _check(protocol, model, baseline)
+    check_subject(protocol, baseline)
+    if (model is None) == (baseline is None):
+        raise UsageError("Evaluate either a model or a baseline, one of them.")
     videos = (
-        open_dataset(dataset, split=split) if isinstance(dataset, (str, Path)) else list(dataset)
-    )[:limit]
+        open_dataset(dataset, split=split, limit=limit)
+        if isinstance(dataset, (str, Path))
+        else list(dataset)[:limit]
+    )
     subject = baseline or (model.config.name if model is not None else "")
     started = time.monotonic()
 
@@ -69,11 +73,10 @@ def run_evaluation(
     return EvaluationResult(**{**vars(result), "seconds": time.monotonic() - started})
 
 
-def _check(protocol: str, model: EdgeTAM | None, baseline: str | None) -> None:
+def check_subject(protocol: str, baseline: str | None) -> None:
+    """Raise UsageError for an unknown protocol, or a baseline that does not go with it."""
     if protocol not in PROTOCOLS:
         raise UsageError(f"Protocol {protocol!r} is unknown; use {', '.join(PROTOCOLS)}.")
-    if (model is None) == (baseline is None):
-        raise UsageError("Evaluate either a model or a baseline, one of them.")
     if baseline is not None and BASELINES.get(baseline) != protocol:
         known = ", ".join(f"{name} with --protocol {p}" for name, p in BASELINES.items())
         raise UsageError(

@@ -134,7 +134,11 @@ def score_folder(videos: Sequence[TrueVideo], folder: Path, subject: str) -> Eva
             ids = read_id_map(path)
             return {k: ids == k for k in video.first_seen}
 
-        sequences.append(score_sequence(video, predicted))
+        score = score_sequence(video, predicted)
+        if score.objects:
+            sequences.append(score)
+    if not sequences:
+        raise UsageError("No object of this dataset has a frame to measure after its first one.")
     return EvaluationResult(
         "vos", subject, tuple(sequences), num_objects=sum(len(s.objects) for s in sequences)
     )

@@ -79,16 +79,24 @@ def run_vos(video: TrueVideo, carry: Carry, out: Path | None) -> tuple[SequenceS
     out: folder for predictions, out/<video>/<frame>.png, palette PNGs of object ids.
     """
     wanted, kept, count = set(video.annotated), {}, 0
-    shape: tuple[int, int] | None = None
+    written: set[int] = set()
+    if out is not None:
+        with video.frames() as frames:
+            shape = (frames.height, frames.width)
+
+    def write(frame_idx: int, masks: Masks) -> None:
+        if out is not None and frame_idx not in written:
+            name = f"{video.frame_name(frame_idx)}.png"
+            write_palette_png(out / video.name / name, masks, shape)
+            written.add(frame_idx)
+
     for frame_idx, masks in carry(video, video.first_seen):
         count += 1
-        if masks:
-            shape = next(iter(masks.values())).shape
         if frame_idx in wanted:
             kept[frame_idx] = {k: RLE.encode(m) for k, m in masks.items()}
-        if out is not None and shape is not None:
-            path = out / video.name / f"{video.frame_name(frame_idx)}.png"
-            write_palette_png(path, masks, shape)
+        write(frame_idx, masks)
+    for frame_idx in range(len(video.images)):
+        write(frame_idx, {})  # before the first object there is nothing to carry
     score = score_sequence(video, lambda i: {k: rle.decode() for k, rle in kept.get(i, {}).items()})
     return score, count
 

@@ -43,6 +43,15 @@ if TYPE_CHECKING:
 @click.option("--clip-minutes", type=float, default=40.0, show_default=True)
 @click.option("--still-steps", type=int, help="In place of --still-minutes; repeatable by seed.")
 @click.option("--clip-steps", type=int, help="In place of --clip-minutes; repeatable by seed.")
+@click.option(
+    "--stage",
+    "stage_texts",
+    multiple=True,
+    metavar="KIND,NAME=VALUE,...",
+    help="One stage of your own, in place of the four standard ones; repeat it for more. KIND is "
+    "stills or clips; names: steps or minutes, batch, objects, rate, trunk, final, warmup, frames, "
+    "still_share, shrink.",
+)
 @click.option("--rate", type=float, default=4e-4, show_default=True, help="Peak learning rate.")
 @click.option("--batch", type=int, default=4, show_default=True, help="Images per process.")
 @click.option("--clips", type=int, default=1, show_default=True, help="Clips per process.")
@@ -64,6 +73,7 @@ def train(
     clip_minutes: float,
     still_steps: int | None,
     clip_steps: int | None,
+    stage_texts: tuple[str, ...],
     rate: float,
     batch: int,
     clips: int,
@@ -81,14 +91,15 @@ def train(
       edgetam-label train --out runs/nano
       edgetam-label train --out runs/nano --resume runs/nano/resume.pt
       edgetam-label train --out runs/more --init checkpoints/edgetam_nano.pt --data my_export
+      edgetam-label train --stage stills,minutes=30,batch=4 --stage clips,minutes=30,frames=4-8
     """
     from edgetam_label.checkpoints import resolve_device
-    from edgetam_label.training.plan import TrainingPlan, standard_stages
+    from edgetam_label.training.plan import TrainingPlan, parse_stage, standard_stages
     from edgetam_label.training.start import TrainingRun
 
     where = resolve_device(device)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    stages = standard_stages(
+    stages = tuple(parse_stage(text) for text in stage_texts) or standard_stages(
         minutes=(still_minutes, clip_minutes),
         steps=(still_steps, clip_steps),
         rate=rate,
@@ -154,7 +165,7 @@ def finetune(
 
     \b
     Example:
-      edgetam-label export SESSION --format ytvos --images --out my_export
+      edgetam-label export --format ytvos SESSION my_export --images jpeg
       edgetam-label finetune --data my_export --base edgetam_nano --out mine.pt
     """
     from edgetam_label.training.finetune import FineTuning

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetam_label.errors import UsageError
 from edgetam_label.evaluation.datasets import Masks, TrueVideo, open_dataset
 from edgetam_label.training.clips import Clip
 
@@ -63,7 +64,10 @@ class FolderStills:
             frame, ids = _load(self.videos[video], t, self.size)
             if ids.any():
                 return _clip([frame], [ids])
-        raise AssertionError("a dataset without a single object")
+        raise UsageError(
+            f"None of the {len(self.places)} annotated frames shows an object, the first one is of "
+            f"{self.videos[0].name}; training needs masks."
+        )
 
 
 class FolderClips:

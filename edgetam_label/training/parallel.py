@@ -7,6 +7,7 @@ process with two threads that meet in every operation.
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import tempfile
 from collections.abc import Callable
@@ -16,7 +17,11 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import ProcessException, spawn
+
+from edgetam_label.errors import EdgeTAMLabelError
+
+TOLD = "error-"  # files in which a process leaves the error that ended it
 
 
 class Ranks:
@@ -66,13 +71,14 @@ class Ranks:
 def run_ranks(size: int, work: Callable[[Ranks], None]) -> None:
     """Run `work` in `size` processes (picklable, if there are several); errors are raised here.
 
-    SIGTERM and Ctrl-C are passed on to them, so that they save and end.
+    SIGTERM and Ctrl-C are passed on to them, so that they save and end. An EdgeTAMLabelError of
+    theirs is raised here as it was there.
     """
     if size == 1:
         work(Ranks())
         return
     with tempfile.TemporaryDirectory() as folder:
-        context = spawn(_work, (size, f"file://{Path(folder) / 'meet'}", work), size, join=False)
+        context = spawn(_work, (size, folder, work), size, join=False)
         assert context is not None
 
         def forward(signum: int, frame: FrameType | None) -> None:
@@ -83,15 +89,24 @@ def run_ranks(size: int, work: Callable[[Ranks], None]) -> None:
         try:
             while not context.join():
                 pass
+        except ProcessException as error:
+            told = sorted(Path(folder).glob(f"{TOLD}*"))
+            if told:
+                raise pickle.loads(told[0].read_bytes()) from error
+            raise
         finally:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
 
 
-def _work(rank: int, size: int, meeting: str, work: Callable[[Ranks], None]) -> None:
+def _work(rank: int, size: int, folder: str, work: Callable[[Ranks], None]) -> None:
     torch.set_num_threads(1)
+    meeting = f"file://{Path(folder) / 'meet'}"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size)
     try:
         work(Ranks(rank, size))
+    except EdgeTAMLabelError as error:
+        (Path(folder) / f"{TOLD}{rank}").write_bytes(pickle.dumps(error))
+        raise
     finally:
         dist.destroy_process_group()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import cos, pi
+from typing import Any
 
 from edgetam_label.errors import UsageError
 from edgetam_label.training.losses import LossWeights
@@ -40,12 +42,17 @@ class Stage:
     def __post_init__(self) -> None:
         if self.kind not in ("stills", "clips"):
             raise UsageError(f"Unknown training stage {self.kind!r}; use 'stills' or 'clips'.")
+        if self.batch < 1 or self.objects < 1 or not 1 <= self.frames[0] <= self.frames[1]:
+            raise UsageError(
+                f"A training stage needs a batch, objects and frames of at least 1, frames "
+                f"ascending; got batch {self.batch}, objects {self.objects}, frames "
+                f"{self.frames[0]}-{self.frames[1]}."
+            )
         if (self.steps > 0) == (self.minutes > 0):
             raise UsageError(
                 f"A training stage needs a length in steps or in minutes, one of them; got "
                 f"{self.steps} steps and {self.minutes:g} minutes."
             )
-
         if self.shrink != 1 and (self.kind != "stills" or not 0 < self.shrink < 1):
             raise UsageError(
                 f"A stage of {self.kind} shrunk to {self.shrink:g} is not possible; only stills "
@@ -124,6 +131,41 @@ def standard_stages(
             )
         )
     return tuple(stages)
+
+
+def _frames(text: str) -> tuple[int, int]:
+    low, _, high = text.partition("-")
+    return int(low), int(high or low)
+
+
+STAGE_OPTIONS: dict[str, Callable[[str], Any]] = {
+    "steps": int, "minutes": float, "batch": int, "objects": int, "rate": float, "trunk": float,
+    "final": float, "warmup": int, "frames": _frames, "still_share": float, "shrink": float,
+}  # fmt: skip
+
+
+def parse_stage(text: str) -> Stage:
+    """A stage from "kind,name=value,...", for example "clips,minutes=30,batch=1,frames=4-8".
+
+    Raises UsageError for an unknown name or a value that cannot be.
+    """
+    kind, *pairs = (part.strip() for part in text.split(","))
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if name not in STAGE_OPTIONS:
+            raise UsageError(
+                f"Stage {text!r} has no option {name!r}; there are {', '.join(STAGE_OPTIONS)}, as "
+                "in 'stills,minutes=10,batch=6'."
+            )
+        try:
+            values[name] = STAGE_OPTIONS[name](value)
+        except ValueError as error:
+            raise UsageError(
+                f"Stage {text!r}: {value!r} is no value for {name}; write a number, or 4-8 for "
+                "frames."
+            ) from error
+    return Stage(kind, **values)
 
 
 def _length(minutes: float, steps: int | None) -> Stage | None:

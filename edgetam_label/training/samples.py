@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from edgetam_label.errors import UsageError
 from edgetam_label.training.clips import Clip, ClipSource
 from edgetam_label.training.prompt_sampling import (
     POSITIVE,
@@ -30,6 +31,9 @@ from edgetam_label.training.prompt_sampling import (
 # Targets are kept at half the image's side: four times finer than a quarter-size logit map needs,
 # and a quarter of the cost of the full size.
 TARGET_STRIDE = 2
+MIN_SHARE = 0.002  # of the crop: objects smaller than that are not trained on
+# Crops without a usable object before the next scene is tried, and scenes before giving up.
+MAX_CROPS, MAX_SCENES = 60, 20
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ def jitter_colours(frames: NDArray[np.uint8], rng: np.random.Generator) -> NDArr
 
 
 def choose_masks(
-    ids: NDArray[np.integer], count: int, rng: np.random.Generator, min_share: float = 0.002
+    ids: NDArray[np.integer], count: int, rng: np.random.Generator, min_share: float = MIN_SHARE
 ) -> list[NDArray[np.bool_]]:
     """Boolean (T, H, W) masks of `count` objects visible on the first frame, [] if there is none.
 
@@ -196,10 +200,15 @@ class SampleStream(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng([self.seed, index])
-        while True:
-            sample = make_sample(self._scene(index, rng), self.spec, rng)
+        for attempt in range(MAX_CROPS * MAX_SCENES):
+            moved_on = attempt // MAX_CROPS * self.spec.reuse
+            sample = make_sample(self._scene(index + moved_on, rng), self.spec, rng)
             if sample is not None:
                 return sample
+        raise UsageError(
+            f"No usable object in {MAX_SCENES} scenes of the training data, {MAX_CROPS} crops "
+            f"each; objects must cover {MIN_SHARE:.1%} of a crop on its first frame."
+        )
 
     def _scene(self, index: int, rng: np.random.Generator) -> Clip:
         newest = index // self.spec.reuse

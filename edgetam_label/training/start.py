@@ -74,7 +74,11 @@ class TrainingRun:
             trainer.resume(self.resume)
         trainer.run()
         if ranks.is_first:
-            write_checkpoint(trainer.ema.model, self.out / "model.pt")
+            place = trainer.place
+            write_checkpoint(
+                trainer.ema.model, self.out / "model.pt",
+                steps=place.total_steps, seconds=round(place.total_seconds, 1),
+            )  # fmt: skip
 
     def _data(self, config: ModelConfig) -> TrainingData:
         seed, size = self.plan.seed, config.image_size
