@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import cv2
@@ -11,12 +12,18 @@ import pytest
 from click.testing import CliRunner
 
 from edgetam_label.errors import UsageError
-from edgetam_label.evaluation.datasets import open_dataset, read_id_map
+from edgetam_label.evaluation.datasets import open_dataset
 from edgetam_label.evaluation.metrics import contour, contour_accuracy, region_similarity
 from edgetam_label.evaluation.scoring import score_folder
 from edgetam_label.evaluation.video_protocols import write_palette_png
 
+HERE = Path(__file__).parent
+SCORERS = HERE.parent / ".venv-consumers" / "scorers"
 HEIGHT, WIDTH, FRAMES = 120, 213, 9
+
+needs_scorers = pytest.mark.skipif(
+    not SCORERS.is_dir(), reason="run tests/consumers/install.sh first"
+)
 
 
 def ellipse(x: float, y: float, a: float, b: float) -> np.ndarray:
@@ -81,55 +88,43 @@ def test_masks_of_different_sizes_are_refused() -> None:
         region_similarity(np.zeros((4, 5), bool), np.zeros((4, 6), bool))
 
 
-@pytest.mark.consumers
-def test_scores_agree_with_vos_benchmark(dataset: tuple[Path, Path]) -> None:
-    evaluator = pytest.importorskip(
-        "vos_benchmark.evaluator", reason="needs the package vos-benchmark"
-    )
+@pytest.fixture(scope="module")
+def theirs(dataset: tuple[Path, Path]) -> dict[str, dict]:
+    """What vos-benchmark and TrackEval say of the same predictions, in an environment of theirs."""
     truth, ours = dataset
-    result = score_folder(open_dataset(truth), ours, "ours")
+    done = subprocess.run(
+        [SCORERS / "bin/python", HERE / "consumers/score_j_and_f.py",
+         truth / "Annotations/480p", ours],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.consumers
+@needs_scorers
+def test_scores_agree_with_vos_benchmark(
+    dataset: tuple[Path, Path], theirs: dict[str, dict]
+) -> None:
+    result = score_folder(open_dataset(dataset[0]), dataset[1], "ours")
     for sequence in result.sequences:
-        theirs = evaluator.Evaluator()
-        for t in range(1, FRAMES - 1):
-            theirs.feed_frame(
-                read_id_map(ours / sequence.name / f"{t:05d}.png"),
-                read_id_map(truth / "Annotations/480p" / sequence.name / f"{t:05d}.png"),
-            )
-        j, f = theirs.conclude()
-        assert sequence.objects.keys() == j.keys()
+        scores = theirs[sequence.name]["vos-benchmark"]
+        assert {str(k) for k in sequence.objects} == scores.keys()
         for obj_id, score in sequence.objects.items():
-            assert score.j == pytest.approx(j[obj_id] / 100, abs=1e-3)
-            assert score.f == pytest.approx(f[obj_id] / 100, abs=1e-3)
+            assert [score.j, score.f] == pytest.approx(scores[str(obj_id)], abs=1e-3)
 
 
 @pytest.mark.consumers
-def test_scores_agree_with_trackeval(dataset: tuple[Path, Path]) -> None:
+@needs_scorers
+def test_scores_agree_with_trackeval(dataset: tuple[Path, Path], theirs: dict[str, dict]) -> None:
     """On the sequence whose objects are all there from the start, as in DAVIS."""
-    metrics = pytest.importorskip("trackeval.metrics", reason="needs the package trackeval")
-    from pycocotools import mask as coco_mask
-
-    truth, ours = dataset
-    video = next(v for v in open_dataset(truth) if v.name == "first")
-    result = score_folder([video], ours, "ours")
-
-    def detections(folder: Path, t: int) -> list[dict[str, object]]:
-        ids = read_id_map(folder / f"{t:05d}.png")
-        return [coco_mask.encode(np.asfortranarray(ids == k, dtype=np.uint8)) for k in (1, 2)]
-
-    frames = range(1, FRAMES - 1)
-    data = {
-        "num_timesteps": len(frames),
-        "num_tracker_ids": 2,
-        "num_gt_ids": 2,
-        "gt_dets": [detections(truth / "Annotations/480p/first", t) for t in frames],
-        "tracker_dets": [detections(ours / "first", t) for t in frames],
-        "gt_ids": [np.array([0, 1])] * len(frames),
-        "tracker_ids": [np.array([0, 1])] * len(frames),
-    }
-    theirs = metrics.JAndF().eval_sequence(data)
-    assert result.j == pytest.approx(theirs["J-Mean"], abs=1e-3)
-    assert result.f == pytest.approx(theirs["F-Mean"], abs=1e-3)
-    assert result.j_and_f == pytest.approx(theirs["J&F"], abs=1e-3)
+    video = next(v for v in open_dataset(dataset[0]) if v.name == "first")
+    result = score_folder([video], dataset[1], "ours")
+    scores = theirs["first"]["trackeval"]
+    assert 0.5 < result.j_and_f < 0.95
+    assert result.j == pytest.approx(scores["J-Mean"], abs=1e-3)
+    assert result.f == pytest.approx(scores["F-Mean"], abs=1e-3)
+    assert result.j_and_f == pytest.approx(scores["J&F"], abs=1e-3)
 
 
 def test_the_command_scores_predictions_made_elsewhere(dataset: tuple[Path, Path]) -> None:
