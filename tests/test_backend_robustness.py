@@ -1,4 +1,4 @@
-"""Thousands of damaged requests: a 2xx or a sentence with 4xx, 502, 503; no 500, no hang, no leak."""
+"""Thousands of damaged requests: a 2xx or a sentence with 4xx, 502, 503; never a 500 or a hang."""
 
 from __future__ import annotations
 
@@ -146,17 +146,17 @@ def test_thousands_of_damaged_bodies(rig: Rig) -> None:
     statuses: dict[int, int] = {}
     memory = 0
     all_seeds = seeds()
-    for i in range(3000):
+    for i in range(2000):
         path, body = all_seeds[i % len(all_seeds)]
         raw = json.dumps(damaged(body, rng)).encode()
         status = check(rig, path, raw)
         statuses[status] = statuses.get(status, 0) + 1
-        if i == 1000:
+        if i == 700:
             rig.settle()
             memory = _memory()
     rig.settle()
     assert _memory() - memory < 150 << 20, "memory grows with the number of requests"
-    assert statuses[200] > 200 and statuses[400] > 200, statuses
+    assert statuses[200] > 150 and statuses[400] > 150, statuses
     assert rig.client.get("/health").get_json()["status"] == "UP"
 
 
