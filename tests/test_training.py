@@ -48,6 +48,7 @@ def batch(frames: int) -> object:
     return collate([stream[0], stream[1]])
 
 
+@pytest.mark.slow
 def test_stills_can_be_learned_by_heart() -> None:
     torch.manual_seed(0)
     model, one = new_model(CONFIG).train(), batch(1)
@@ -75,6 +76,7 @@ def test_gradients_of_clips_reach_the_memory() -> None:
     assert 0 <= result.metrics["presence"] <= 1
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
     whole = trainer(tmp_path / "whole")
     assert whole.run()

@@ -11,7 +11,7 @@ from edgetam_label.modeling.mask_decoder import DecoderOutput
 from edgetam_label.training.clips import Clip
 from edgetam_label.training.ema import Ema
 from edgetam_label.training.losses import LossWeights, dice_loss, focal_loss, mask_loss, true_iou
-from edgetam_label.training.plan import Stage, standard_stages
+from edgetam_label.training.plan import Stage, parse_stage, standard_stages
 from edgetam_label.training.prompt_sampling import (
     BOTTOM_RIGHT,
     NEGATIVE,
@@ -155,6 +155,28 @@ def test_a_sample_prompts_what_it_shows() -> None:
             assert target[0, y, x] > 0
 
 
+class NothingFirst:
+    """Scenes without an object, save every fourth one."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, index: int) -> Clip:
+        clip = TwoSquares()[index]
+        shown = index % self.every == self.every - 1
+        return clip if shown else Clip(clip.frames, clip.ids * 0, None, 0)
+
+
+def test_scenes_without_an_object_are_passed_over_but_not_for_ever() -> None:
+    spec = SampleSpec(32, reuse=1, window=1)
+    assert SampleStream(NothingFirst(4), spec, seed=0)[0].targets.any()
+    with pytest.raises(UsageError, match="No usable object in 20 scenes"):
+        SampleStream(NothingFirst(100), spec, seed=0)[0]
+
+
 def test_batches_have_the_announced_shapes() -> None:
     stream = SampleStream(TwoSquares(), SampleSpec(32, num_frames=3, num_objects=2), seed=0)
     batch = collate([stream[0], stream[1]])
@@ -194,6 +216,15 @@ def test_standard_stages_can_be_left_out() -> None:
     kinds = [s.kind for s in standard_stages(minutes=(10, 5))]
     assert kinds == ["stills", "stills", "stills", "clips"]
     assert [s.kind for s in standard_stages(minutes=(0, 0), steps=(None, 7))] == ["clips"]
+
+
+def test_a_stage_can_be_written_in_one_line() -> None:
+    written = parse_stage("clips, minutes=30,batch=1,rate=3e-4,trunk=0.3,frames=4-8,still_share=.3")
+    made = Stage(
+        "clips", minutes=30.0, batch=1, rate=3e-4, trunk=0.3, frames=(4, 8), still_share=0.3
+    )
+    assert written == made
+    assert parse_stage("clips,steps=4,frames=3").frames == (3, 3)
 
 
 def test_the_average_follows_the_model() -> None:

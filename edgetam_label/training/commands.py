@@ -62,6 +62,13 @@ if TYPE_CHECKING:
     help="Processes that share a step; by default one per core on a CPU, else one.",
 )
 @click.option("--workers", type=int, default=1, show_default=True, help="Loaders per process.")
+@click.option(
+    "--held-out",
+    type=click.IntRange(min=0),
+    default=48,
+    show_default=True,
+    help="Unseen synthetic scenes measured after each stage and every ten minutes; 0: none.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 def train(
     config: str,
@@ -80,6 +87,7 @@ def train(
     seed: int,
     processes: int | None,
     workers: int,
+    held_out: int,
     device: str,
 ) -> None:
     """Train a model: stills teach prompting, then clips teach memory.
@@ -115,6 +123,7 @@ def train(
         resume=resume,
         device=where.type,
         workers=workers,
+        held_out=held_out,
         processes=processes or (cores if where.type == "cpu" else 1),
     ).start()
     click.echo(f"Weights: {out / 'model.pt'}. Go on with --resume {out / 'resume.pt'}.")

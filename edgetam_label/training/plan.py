@@ -90,7 +90,12 @@ class TrainingPlan:
     weights: LossWeights = field(default_factory=LossWeights)
     save_every_s: float = 120.0
     validate_every_s: float = 600.0
-    picture_every_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise UsageError(
+                "There is nothing to train: all stages have a length of 0; give minutes or steps."
+            )
 
 
 def standard_stages(

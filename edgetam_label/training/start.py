@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import nn
@@ -38,6 +39,7 @@ class TrainingRun:
 
     data: folders in COCO, DAVIS or YouTube-VOS layout, mixed half and half with synthetic clips.
     init: checkpoint to start from. resume: file of an earlier run to go on with.
+    held_out: scenes measured now and then (clips: a sixth as many); 0: nothing is measured.
     """
 
     config: str
@@ -49,6 +51,7 @@ class TrainingRun:
     device: str = "cpu"
     workers: int = 1
     processes: int = 1
+    held_out: int = 48
 
     def start(self) -> None:
         """Train until the plan is done or the run is stopped. Writes `out`/model.pt too."""
@@ -57,6 +60,8 @@ class TrainingRun:
                 f"{self.out} already holds a run; go on with --resume {self.out / RESUME_FILE}, or "
                 "give another --out."
             )
+        config = ModelConfig.load(self.config)  # an error comes before any folder is made
+        self._data(config)
         run_ranks(self.processes, self)
 
     def __call__(self, ranks: Ranks) -> None:
@@ -94,13 +99,17 @@ class TrainingRun:
             clips = MixedClips((clips, *[s.clips for s in sources]), tuple(shares), seed)
         return TrainingData(stills, clips)
 
-    def _validator(self, config: ModelConfig) -> Validator:
+    def _validator(self, config: ModelConfig) -> Validator | None:
+        if self.held_out == 0:
+            return None
         wide = (config.image_size, config.image_size * 3 // 2)
         return Validator(
             SyntheticClips(900_001, wide, texture_family="heldout"),
             SyntheticClips(900_002, wide, 8, texture_family="heldout"),
             config.image_size,
             self.out,
+            num_stills=-(-self.held_out // 8) * 8,
+            num_clips=max(1, self.held_out // 6),
         )
 
 
@@ -130,7 +139,9 @@ def load_weights(model: EdgeTAM, path: Path) -> None:
         weights = dict(state.get("ema") or state["model"])
         weights.pop("updates", None)
         model.load_state_dict({k: v.float() for k, v in weights.items()}, strict=True)
-    except (OSError, KeyError, RuntimeError, AttributeError) as error:
+    except (
+        OSError, EOFError, UnpicklingError, KeyError, RuntimeError, AttributeError
+    ) as error:  # fmt: skip
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"Cannot start from {path}: {first_line}. Give a checkpoint of the config "

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from types import FrameType
 from typing import Any
 
@@ -129,7 +130,8 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             self.place = Place(**state["place"])
             torch.set_rng_state(state["torch_rng"].cpu())
-        except (OSError, KeyError, TypeError, RuntimeError, ValueError) as error:
+        except (OSError, EOFError, UnpicklingError, KeyError, TypeError, RuntimeError,
+                ValueError) as error:  # fmt: skip
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(
                 f"Cannot resume from {path}: {first_line}. Give the {RESUME_FILE} of a run with "
