@@ -113,6 +113,13 @@ def test_a_resume_file_of_another_config_is_refused(tmp_path: Path) -> None:
     torch.save({"model": {}, "ema": {}, "optimizer": {}}, path)
     with pytest.raises(CheckpointError, match="other.pt"):
         run.resume(path)
+    whole = run.save().read_bytes()
+    for broken in (b"", b"not a run", whole[: len(whole) // 2]):
+        path.write_bytes(broken)
+        with pytest.raises(CheckpointError, match="Cannot resume from .*other.pt"):
+            run.resume(path)
+        with pytest.raises(CheckpointError, match="Cannot start from .*other.pt"):
+            load_weights(new_model(CONFIG), path)
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path) -> None:
@@ -160,11 +167,15 @@ class Averaging:
             unused.bias.grad = torch.ones(1)
         extra = ranks.average_gradients(both, torch.tensor([ranks.rank * 4.0]))
         torch.save([model.weight.grad, unused.bias.grad, extra], self.out / f"{ranks.rank}.pt")
+        ranks.wait()
+        if ranks.rank == 1:
+            raise CheckpointError("The file gone.pt is not there.")
 
 
 @pytest.mark.slow
-def test_two_processes_end_up_with_the_same_gradients(tmp_path: Path) -> None:
-    run_ranks(2, Averaging(tmp_path))
+def test_two_processes_average_gradients_and_pass_errors_on(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"^The file gone.pt is not there.$"):
+        run_ranks(2, Averaging(tmp_path))
     for rank in range(2):
         weight, bias, extra = torch.load(tmp_path / f"{rank}.pt")
         assert weight.tolist() == [[0.5, 0.5]]
