@@ -21,6 +21,7 @@ import requests
 from PIL import Image
 from real_studio import LabelStudio, Server
 from rendered_scenes import FPS, HEIGHT, WIDTH, iou, percent_box, truth, write_image, write_movie
+from shipped_quality import RENDERED_BOX_IOU, RENDERED_CLICK_IOU, RENDERED_TRACK_IOU
 from skimage.draw import polygon2mask
 
 from edgetam_label.backend.brush import decode_brush
@@ -132,11 +133,11 @@ def test_image_configs(studio: LabelStudio, server: Server, tmp_path: Path, kind
         want = masks["disc"]
         if kind == "rectangle":
             want = drawn({"type": "rectanglelabels", "value": percent_box(want)})
-        assert iou(drawn(found[0]), want) >= 0.8
+        assert iou(drawn(found[0]), want) >= RENDERED_CLICK_IOU
     boxed = studio.interactive(ml, task, [box(masks["block"])])
     assert boxed[0]["value"][f"{kind}labels"] == ["Other"]
     if MEANINGFUL and kind != "ellipse":
-        assert iou(drawn(boxed[0]), masks["block"]) >= 0.8
+        assert iou(drawn(boxed[0]), masks["block"]) >= RENDERED_BOX_IOU
     # opened, or predicted in bulk, without prompts: an empty prediction that is stored
     query = {"id": "retrieve_tasks_predictions", "project": project}
     selected = {"selectedItems": {"all": True, "excluded": []}, "project": str(project)}
@@ -203,7 +204,7 @@ def check_masks(
     assert sorted(masks) == list(frames)
     if MEANINGFUL:
         scores = [iou(masks[i].rle.decode(), truth(i)[name]) for i in frames]
-        assert np.mean(scores) >= 0.8, scores
+        assert np.mean(scores) >= RENDERED_TRACK_IOU, scores
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
