@@ -193,7 +193,7 @@ def test_a_click_shows_a_mask(
     assert found[0]["labels"] == ["Object"]
     page.wait_for_timeout(1000)
     after = shot(page, shots / f"image-{kind}-click.png")
-    assert differing(before, after, area) > 0.01
+    assert differing(before, after, area) > 0.003  # an outline alone changes few pixels
     page.click("[data-testid=bottombar-accept-suggestions-button]")
     kept = until(page, lambda: [r for r in regions(page)["regions"] if r["type"] == region])
     assert kept[0]["labels"] == ["Object"]
