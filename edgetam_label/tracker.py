@@ -41,7 +41,7 @@ class TrackerSettings:
 
     corrections_condition: bool = True
     fill_hole_area: int | None = None
-    feature_cache_bytes: int = 40 * 2**20
+    feature_cache_bytes: int = 24 * 2**20
     spill_bytes: int = 2 * 2**30
 
 
