@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from averaging import Averaging
 
 from edgetam_label.config import ModelConfig
 from edgetam_label.errors import CheckpointError, UsageError
 from edgetam_label.modeling import EdgeTAM
 from edgetam_label.training.clip_step import clip_loss
 from edgetam_label.training.losses import LossWeights
-from edgetam_label.training.parallel import Ranks, run_ranks
+from edgetam_label.training.parallel import run_ranks
 from edgetam_label.training.plan import Stage, TrainingPlan
 from edgetam_label.training.samples import SampleSpec, SampleStream, collate
 from edgetam_label.training.start import TrainingRun, load_weights, new_model, write_checkpoint
@@ -150,26 +151,6 @@ def test_the_validator_measures_and_draws(tmp_path: Path) -> None:
     assert all(0 <= v <= 1 for v in numbers.values())
     assert numbers["best"] >= numbers["click"]
     assert (tmp_path / "predictions_000005.png").stat().st_size > 10_000
-
-
-class Averaging:
-    """What each process does in the test below; picklable."""
-
-    def __init__(self, out: Path) -> None:
-        self.out = out
-
-    def __call__(self, ranks: Ranks) -> None:
-        model = torch.nn.Linear(2, 1, bias=False)
-        unused = torch.nn.Linear(1, 1)
-        both = torch.nn.ModuleList([model, unused])
-        model.weight.grad = torch.full((1, 2), float(ranks.rank))
-        if ranks.rank == 0:
-            unused.bias.grad = torch.ones(1)
-        extra = ranks.average_gradients(both, torch.tensor([ranks.rank * 4.0]))
-        torch.save([model.weight.grad, unused.bias.grad, extra], self.out / f"{ranks.rank}.pt")
-        ranks.wait()
-        if ranks.rank == 1:
-            raise CheckpointError("The file gone.pt is not there.")
 
 
 @pytest.mark.slow
