@@ -6,8 +6,10 @@ Only benchmarks and the golden recording use it. It needs an environment of its 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
+import sys
 import textwrap
 from typing import Any
 
@@ -49,11 +51,8 @@ def build(state: dict[str, torch.Tensor], *, fill_hole_area: int = 0) -> Any:
     fill_hole_area: upstream fills holes of 8 pixels, with a compiled extension that is absent here.
     """
     sam2 = importlib.import_module("sam2.build_sam")
-    model = sam2.build_sam2_video_predictor(
-        "configs/edgetam.yaml",
-        None,
-        device="cpu",
-    )
+    with contextlib.redirect_stdout(sys.stderr):  # it prints; our output may be JSON
+        model = sam2.build_sam2_video_predictor("configs/edgetam.yaml", None, device="cpu")
     model.fill_hole_area = fill_hole_area
     model.load_state_dict(state, strict=True)
     return model
@@ -63,7 +62,8 @@ def build_sam21_base_plus() -> Any:
     """SAM 2.1 base+ with seeded random weights: for times, whose values do not depend on them."""
     sam2 = importlib.import_module("sam2.build_sam")
     torch.manual_seed(0)
-    return sam2.build_sam2_video_predictor("configs/sam2.1/sam2.1_hiera_b+.yaml", None, "cpu")
+    with contextlib.redirect_stdout(sys.stderr):
+        return sam2.build_sam2_video_predictor("configs/sam2.1/sam2.1_hiera_b+.yaml", None, "cpu")
 
 
 def image_predictor(model: Any) -> Any:
