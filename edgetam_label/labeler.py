@@ -61,8 +61,8 @@ class TrackSummary:
 class TrackPass:
     """One pass to make: which objects, where the tracker joins each, and from where to write.
 
-    window: frames that the other direction's pass must be replayed for, since its memories near the
-    start are attended to; 0 if it never ran before this one.
+    replay_other: the other direction was tracked before this one, so the start of its pass must be
+    replayed: this one attends to its memories there.
     """
 
     direction: str
@@ -288,7 +288,8 @@ class Labeler:
             for history in chosen:
                 job = latest_job(jobs, history.obj_id, direction)
                 if job is not None and moved(history, job):
-                    self._drop_masks(session, history, jobs)
+                    # the object now starts elsewhere: masks from the old start are not its own
+                    self.store.delete_masks(session.id, obj_id=history.obj_id)
                 begin = first_invalid(history, job, events, direction)
                 if (begin < end) if forward else (begin > end):
                     starts[history.obj_id] = begin
@@ -307,12 +308,6 @@ class Labeler:
                 one = replace(one, stop=min(end, limit) if forward else max(end, limit))
             passes.append(one)
         return passes
-
-    def _drop_masks(
-        self, session: LabelSession, history: ObjectHistory, jobs: Sequence[TrackingJob]
-    ) -> None:
-        """The object now starts elsewhere: masks tracked from the old start are not its own."""
-        self.store.delete_masks(session.id, obj_id=history.obj_id)
 
     def _record(self, session: LabelSession, one: TrackPass) -> TrackingJob:
         # unfinished jobs of these objects are superseded: this one begins where they stopped

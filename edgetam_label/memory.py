@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,20 +48,23 @@ class MemoryBank:
 
     def add(self, memory: FrameMemory, *, conditioning: bool) -> None:
         """Keep a frame's memory, replacing what was known of that frame."""
-        self.forget(memory.frame_idx, keep_conditioning_order=conditioning)
+        self._forget_passing(memory.frame_idx)
         if conditioning:
             self._conditioning[memory.frame_idx] = memory
             return
+        self._conditioning.pop(memory.frame_idx, None)
         self._recent[memory.frame_idx] = memory
         while len(self._recent) > self._window:
             # insertion order is the order of tracking, so the first is farthest behind
             oldest = next(iter(self._recent))
             self._file.put(self._recent.pop(oldest))
 
-    def forget(self, frame_idx: int, *, keep_conditioning_order: bool = False) -> None:
+    def forget(self, frame_idx: int) -> None:
         """Drop a frame's memory, if there is one."""
-        if not keep_conditioning_order:
-            self._conditioning.pop(frame_idx, None)
+        self._conditioning.pop(frame_idx, None)
+        self._forget_passing(frame_idx)
+
+    def _forget_passing(self, frame_idx: int) -> None:
         self._recent.pop(frame_idx, None)
         self._file.forget(frame_idx)
 
@@ -115,12 +117,6 @@ class MemoryBank:
             return None
         memory = self._recent.get(frame_idx)
         return memory if memory is not None else self._file.get(frame_idx)
-
-    def frames(self) -> Iterator[int]:
-        """Every frame that has a memory, in no particular order."""
-        yield from self._conditioning
-        yield from self._recent
-        yield from self._file
 
     def close(self) -> None:
         self._file.close()
@@ -186,9 +182,6 @@ class MemoryFile:
 
     def __contains__(self, frame_idx: int) -> bool:
         return frame_idx in self._slots
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(tuple(self._slots))
 
     def close(self) -> None:
         if self._file is not None:

@@ -229,7 +229,8 @@ class VideoTracker:
                 joined = frame_idx <= anchors[obj_id] if reverse else frame_idx >= anchors[obj_id]
                 if obj is None or not joined:
                     continue
-                result = self._stored(obj, frame_idx)
+                # a prompted frame's mask is the person's answer; tracking does not touch it
+                result = obj.prompted.get(frame_idx)
                 if result is None:
                     features = self._features.of(frame_idx, pixels)
                     if started is None:
@@ -241,10 +242,6 @@ class VideoTracker:
         for obj_id in chosen:
             if obj_id in self._objects and stop == (-1 if reverse else len(self.frames)):
                 self._objects[obj_id].stale.discard("backward" if reverse else "forward")
-
-    def _stored(self, obj: _TrackedObject, frame_idx: int) -> ObjectMask | None:
-        """A prompted frame's mask is the person's answer; tracking does not touch it."""
-        return obj.prompted.get(frame_idx)
 
     @torch.inference_mode()
     def _start(self, features: ImageFeatures) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from real_studio import LabelStudio, program
+from real_studio import LabelStudio, Server, program
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +30,14 @@ def weights() -> dict[str, str]:
     given = os.environ.get("EDGETAM_TEST_CHECKPOINT")
     model = os.environ.get("EDGETAM_TEST_MODEL", "auto")
     return {"model": model, "checkpoint": given} if given else {}
+
+
+@pytest.fixture(scope="module")
+def server(
+    studio: LabelStudio, weights: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    one = Server(tmp_path_factory.mktemp("backend"), studio, predict_deadline=90, **weights).start()
+    try:
+        yield one
+    finally:
+        one.stop()

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -38,17 +38,6 @@ MEANINGFUL = os.environ.get("EDGETAM_TEST_CHECKPOINT") != "random"
 def config(name: str) -> str:
     folder = files("edgetam_label.configs") / "label_studio"
     return (folder / f"{name}.xml").read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def server(
-    studio: LabelStudio, weights: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    one = Server(tmp_path_factory.mktemp("backend"), studio, predict_deadline=90, **weights).start()
-    try:
-        yield one
-    finally:
-        one.stop()
 
 
 @pytest.fixture(scope="module")

@@ -44,17 +44,6 @@ def config(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def server(
-    studio: LabelStudio, weights: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    one = Server(tmp_path_factory.mktemp("backend"), studio, predict_deadline=90, **weights).start()
-    try:
-        yield one
-    finally:
-        one.stop()
-
-
-@pytest.fixture(scope="module")
 def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     given = os.environ.get("EDGETAM_SCREENSHOTS")
     folder = Path(given) if given else tmp_path_factory.mktemp("shots")
