@@ -105,7 +105,7 @@ class DecoderOutput:
 
     def best(self) -> DecoderOutput:
         """Keep the mask of the highest predicted IoU, and its token where there is one per mask."""
-        rows, pick = torch.arange(len(self.iou), device=self.iou.device), self.iou.argmax(1)
+        rows, pick = torch.arange(self.iou.shape[0], device=self.iou.device), self.iou.argmax(1)
         tokens = self.tokens[rows, pick][:, None] if self.tokens.shape[1] > 1 else self.tokens
         return DecoderOutput(
             self.low_res_logits[rows, pick][:, None],
@@ -153,7 +153,10 @@ class MaskDecoder(nn.Module):
         high_res ((B, C/8, 4h, 4w), (B, C/4, 2h, 2w)). In evaluation an unstable single mask is
         replaced by the best of the three (its token, and so the object pointer, stays).
         """
-        every = self.all_masks(image, image_pos, sparse, dense, high_res)
+        return self.select(self.all_masks(image, image_pos, sparse, dense, high_res), multimask)
+
+    def select(self, every: DecoderOutput, multimask: bool) -> DecoderOutput:
+        """Of all four masks, the three candidates or the one for an unambiguous prompt."""
         three = DecoderOutput(
             every.low_res_logits[:, 1:], every.iou[:, 1:], every.tokens[:, 1:], every.object_score
         )
@@ -176,7 +179,7 @@ class MaskDecoder(nn.Module):
         own = torch.cat(
             (self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight)
         )
-        tokens = torch.cat((own.expand(len(sparse), -1, -1), sparse), dim=1)
+        tokens = torch.cat((own.expand(sparse.shape[0], -1, -1), sparse), dim=1)
         height, width = image.shape[-2:]
         keys = (image + dense).flatten(2).transpose(1, 2)
         position = image_pos.flatten(2).transpose(1, 2)

@@ -126,7 +126,7 @@ class MemoryAttention(nn.Module):
         channels, device = started.shape[-1], started.device
         query_rotation = axial_rotation(channels, side, device)
         key_rotation = axial_rotation(channels, memory.grid, device)
-        x = started.expand(len(memory.tokens), -1, -1)
+        x = started.expand(memory.tokens.shape[0], -1, -1)
         for i, layer in enumerate(self.layers):
             if i > 0:
                 x = layer.attend_self(x, query_rotation)  # type: ignore[operator]

@@ -61,8 +61,9 @@ class PromptEncoder(nn.Module):
 
         One padding token always follows, as in training without boxes.
         """
-        points = torch.cat((points + 0.5, points.new_zeros(len(points), 1, 2)), dim=1)
-        labels = torch.cat((labels, labels.new_full((len(labels), 1), NO_POINT)), dim=1)
+        batch = points.shape[0]
+        points = torch.cat((points + 0.5, points.new_zeros(batch, 1, 2)), dim=1)
+        labels = torch.cat((labels, labels.new_full((batch, 1), NO_POINT)), dim=1)
         position = self.pe_layer(points / self.image_size)
         kinds = torch.cat([self.not_a_point_embed.weight, *self.point_embeddings.parameters()])
         is_point = (labels != NO_POINT)[..., None]
