@@ -20,7 +20,8 @@ from edgetam_label.evaluation.run import run_evaluation
 from edgetam_label.evaluation.scoring import score_folder, score_sequence
 from edgetam_label.evaluation.video_protocols import run_pvs
 from edgetam_label.modeling import EdgeTAM
-from edgetam_label.training.start import new_model, write_checkpoint
+from edgetam_label.training.initialisation import new_model
+from edgetam_label.training.start import write_checkpoint
 
 
 @pytest.fixture(scope="module")

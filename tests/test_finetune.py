@@ -24,7 +24,8 @@ from edgetam_label.training.finetune import (
     split_videos,
 )
 from edgetam_label.training.folders import FolderData, flatten_masks, open_folder, warp_still
-from edgetam_label.training.start import new_model, write_checkpoint
+from edgetam_label.training.initialisation import new_model
+from edgetam_label.training.start import write_checkpoint
 from edgetam_label.training.synthetic import synthetic_clip
 
 

@@ -14,11 +14,12 @@ from edgetam_label.config import ModelConfig
 from edgetam_label.errors import CheckpointError, UsageError
 from edgetam_label.modeling import EdgeTAM
 from edgetam_label.training.clip_step import clip_loss
+from edgetam_label.training.initialisation import new_model
 from edgetam_label.training.losses import LossWeights
 from edgetam_label.training.parallel import run_ranks
 from edgetam_label.training.plan import Stage, TrainingPlan
 from edgetam_label.training.samples import SampleSpec, SampleStream, collate
-from edgetam_label.training.start import TrainingRun, load_weights, new_model, write_checkpoint
+from edgetam_label.training.start import TrainingRun, load_weights, write_checkpoint
 from edgetam_label.training.still_step import still_loss
 from edgetam_label.training.synthetic import SyntheticClips
 from edgetam_label.training.trainer import RESUME_FILE, Trainer, TrainingData

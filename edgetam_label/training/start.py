@@ -7,13 +7,12 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
-from torch import nn
 
 from edgetam_label.config import ModelConfig
 from edgetam_label.errors import CheckpointError, UsageError
 from edgetam_label.modeling.edgetam import EdgeTAM
-from edgetam_label.modeling.mask_decoder import Attention
 from edgetam_label.training.clips import ClipSource, MixedClips
+from edgetam_label.training.initialisation import new_model
 from edgetam_label.training.parallel import Ranks, run_ranks
 from edgetam_label.training.plan import TrainingPlan
 from edgetam_label.training.synthetic import SyntheticClips
@@ -22,15 +21,6 @@ from edgetam_label.training.validation import Validator
 
 # Synthetic clips are made a little longer than they are trained on, so that strides vary.
 SYNTHETIC_FRAMES = 10
-# A click and the pixel under it have the same position code. Equal query and key projections keep
-# that likeness, so attention between tokens and image starts out local rather than random.
-MATCH_GAIN = 2.0
-# And what a pixel hears from the click that it is near should be as loud as what it shows.
-MARK_GAIN = 2.5
-# For the same reason what an image shows must not drown where it shows it: the random trunk's maps
-# (strides 32, 16, 8, 4) have a deviation of about 10, the position code one of 0.7.
-LATERAL_SCALES = (0.06, 0.06, 0.25, 0.5)
-FUSER_GAMMA = 0.1  # the memory encoder's blocks start at 1e-6 in SAM 2, too slow for a short run
 
 
 @dataclass(frozen=True)
@@ -111,25 +101,6 @@ class TrainingRun:
             num_stills=-(-self.held_out // 8) * 8,
             num_clips=max(1, self.held_out // 6),
         )
-
-
-def new_model(config: ModelConfig) -> EdgeTAM:
-    """A fresh model that learns from the first step on."""
-    model = EdgeTAM(config)
-    for layer in model.memory_encoder.fuser.layers:
-        nn.init.constant_(layer.get_parameter("gamma"), FUSER_GAMMA)
-    with torch.no_grad():
-        for lateral, scale in zip(model.image_encoder.neck.convs, LATERAL_SCALES, strict=True):
-            lateral.get_parameter("conv.weight").mul_(scale)
-    for name, module in model.sam_mask_decoder.named_modules():
-        if isinstance(module, Attention) and name.endswith(("image", "image_to_token")):
-            with torch.no_grad():
-                module.q_proj.weight.mul_(MATCH_GAIN)
-                module.k_proj.weight.copy_(module.q_proj.weight)
-                if name.endswith("image_to_token"):
-                    module.v_proj.weight.mul_(MARK_GAIN)
-                    module.out_proj.weight.mul_(MARK_GAIN)
-    return model
 
 
 def load_weights(model: EdgeTAM, path: Path) -> None:
