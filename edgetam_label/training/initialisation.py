@@ -36,8 +36,8 @@ AXIS_WAVES = (0.125, 3.0)
 RANDOM_WAVES = 0.7
 AXIS_SHARE = 0.2  # of all waves along x, and as many along y
 
-# The last two heads with which pixels hear tokens start as such comparisons: how loudly a pixel hears
-# a corner (or a click) grows with its distance to the right of it, and below it.
+# The last two heads with which pixels hear tokens start as such comparisons: how loudly a pixel
+# hears a corner (or a click) grows with its distance to the right of it, and below it.
 SIDE_GAIN = 1.7
 
 # Memory attention, per layer: with equal constants in the rotated pairs of queries and keys, a
@@ -70,7 +70,7 @@ def new_model(config: ModelConfig) -> EdgeTAM:
 def position_waves(count: int) -> Tensor:
     """(2, count) wave vectors x, y: a fifth along each axis, the rest in random directions."""
     along = round(count * AXIS_SHARE)
-    lengths = torch.logspace(*(math.log10(f) for f in AXIS_WAVES), along)
+    lengths = torch.logspace(math.log10(AXIS_WAVES[0]), math.log10(AXIS_WAVES[1]), along)
     zero = torch.zeros(along)
     return torch.cat(
         (
@@ -103,7 +103,8 @@ def _compare_sides(attention: Attention, along: int) -> None:
         start = inner - (2 - axis) * width
         q = attention.q_proj.weight[start : start + width]
         k = attention.k_proj.weight[start : start + width]
-        q.zero_(), k.zero_()
+        q.zero_()
+        k.zero_()
         for i in range(min(width // 2, along)):
             sine = axis * along + i
             cosine = sine + channels // 2
