@@ -35,8 +35,13 @@ class RLE:
         """mask: (H, W), bool or 0/1. Raises UsageError on any other shape."""
         if mask.ndim != 2:
             raise UsageError(f"A mask must have shape (H, W), got {mask.shape}.")
-        raw = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-        return cls((int(mask.shape[0]), int(mask.shape[1])), bytes(raw["counts"]))
+        height, width = (int(v) for v in mask.shape)
+        # an uncompressed list and the library's own compression: the same string as its encoder,
+        # which looks at every pixel of the frame
+        raw = coco_mask.frPyObjects(
+            {"size": [height, width], "counts": _run_lengths(mask)}, height, width
+        )
+        return cls((height, width), bytes(raw["counts"]))
 
     @classmethod
     def empty(cls, height: int, width: int) -> RLE:
@@ -91,12 +96,35 @@ class RLE:
         return {"size": list(self.size), "counts": self.counts}
 
 
+def _run_lengths(mask: Mask) -> list[int]:
+    """Column-major run lengths, background first, looking only inside the mask's box."""
+    height = mask.shape[0]
+    box = mask_to_box(mask)
+    if box is None:
+        return [mask.size]
+    x0, y0, x1, y1 = box
+    # columns as rows, each between two background pixels: then every run begins and ends in it
+    framed = np.zeros((x1 - x0, y1 - y0 + 2), dtype=bool)
+    framed[:, 1:-1] = mask[y0:y1, x0:x1].T
+    flat = framed.ravel()
+    column, row = np.divmod(np.flatnonzero(flat[1:] != flat[:-1]), framed.shape[1])
+    edges = (column + x0) * height + row + y0
+    # a run over the lower end of a column goes on at the top of the next one
+    ends, starts = edges[1:-1:2], edges[2::2]
+    joined = 2 * np.flatnonzero(ends == starts)
+    edges = np.delete(edges, np.concatenate([joined + 1, joined + 2]))
+    runs: list[int] = np.diff(edges, prepend=0, append=mask.size).tolist()
+    return runs if runs[-1] else runs[:-1]
+
+
 def mask_to_box(mask: Mask) -> tuple[int, int, int, int] | None:
     """Tight box (x0, y0, x1, y1) of a (H, W) mask, x1 and y1 exclusive; None if it is empty."""
-    rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    rows = np.flatnonzero(mask.any(axis=1))
     if rows.size == 0:
         return None
-    return int(cols[0]), int(rows[0]), int(cols[-1]) + 1, int(rows[-1]) + 1
+    y0, y1 = int(rows[0]), int(rows[-1]) + 1
+    cols = np.flatnonzero(mask[y0:y1].any(axis=0))
+    return int(cols[0]), y0, int(cols[-1]) + 1, y1
 
 
 def small_components(mask: Mask, max_area: int) -> Mask:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgetam_label.errors import MediaError
+from edgetam_label.masks import Mask, mask_to_box
 from edgetam_label.modeling.prompt_encoder import (
     BOX_BOTTOM_RIGHT,
     BOX_TOP_LEFT,
@@ -100,3 +102,33 @@ def mask_to_input(mask: NDArray[np.bool_], size: int, device: torch.device) -> T
 def logits_to_size(low_res_logits: Tensor, height: int, width: int) -> Tensor:
     """(B, M, h, w) → (B, M, height, width), bilinear; a mask is where the result is > 0."""
     return F.interpolate(low_res_logits, (height, width), mode="bilinear", align_corners=False)
+
+
+def logits_to_mask(low_res_logits: Tensor, height: int, width: int) -> Mask:
+    """(1, 1, h, w) → (height, width) bool: where `logits_to_size` is > 0, up to its rounding.
+
+    On a CPU only the part of the frame that can be foreground is computed: an interpolated value
+    is positive only beside a positive logit.
+    """
+    if low_res_logits.device.type != "cpu":
+        full: Mask = (logits_to_size(low_res_logits, height, width)[0, 0] > 0).cpu().numpy()
+        return full
+    logits = low_res_logits[0, 0].float().numpy()
+    mask = np.zeros((height, width), dtype=bool)
+    box = mask_to_box(logits > 0)
+    if box is None:
+        return mask
+    rows, columns = logits.shape
+    x0, x1 = _reach(box[0], box[2], columns, width)
+    y0, y1 = _reach(box[1], box[3], rows, height)
+    # one direction after the other; a part cannot be resized by itself, its grid would be another
+    wide = cv2.resize(logits, (width, rows), interpolation=cv2.INTER_LINEAR)
+    part = np.ascontiguousarray(wide[:, x0:x1])
+    tall = cv2.resize(part, (x1 - x0, height), interpolation=cv2.INTER_LINEAR)
+    np.greater(tall[y0:y1], 0, out=mask[y0:y1, x0:x1])
+    return mask
+
+
+def _reach(first: int, end: int, count: int, size: int) -> tuple[int, int]:
+    """Pixels of `size` to which samples first ≤ i < end of `count` contribute, and a few more."""
+    return max(0, (first - 1) * size // count), min(size, -(-(end + 1) * size // count))

@@ -21,7 +21,7 @@ from edgetam_label.memory import DTYPES, FrameMemory, MemoryBank
 from edgetam_label.modeling import EdgeTAM, ImageFeatures, ObjectMask
 from edgetam_label.modeling.fused import fuse
 from edgetam_label.predictor import LOGIT_LIMIT
-from edgetam_label.preprocess import frame_to_input, logits_to_size, mask_to_input, prompt_points
+from edgetam_label.preprocess import frame_to_input, logits_to_mask, mask_to_input, prompt_points
 from edgetam_label.prompts import Prompt
 
 DIRECTIONS = ("forward", "backward")
@@ -382,7 +382,7 @@ class VideoTracker:
         if score <= 0:
             mask = np.zeros((height, width), dtype=bool)
         else:
-            mask = (logits_to_size(result.low_res_logits, height, width)[0, 0] > 0).cpu().numpy()
+            mask = logits_to_mask(result.low_res_logits, height, width)
         return TrackedFrame(
             frame_idx, obj_id, mask, score, score <= 0, frame_idx in obj.prompts,
             result.low_res_logits,
