@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_CLIENT = 200
+MAX_REASON = 300
 
 
 def create_app(
@@ -102,7 +103,7 @@ def _add_errors(app: Flask, backend: Backend) -> None:
         backend.metrics.errors.labels(type(error).__name__).inc()
         logger.warning("%s %s: %s (%d)", request.method, request.path, error, status)
         response = jsonify(error=str(error))
-        response.status_code = status
+        response.status = _status_line(status, str(error))
         if status == 401:
             response.headers["WWW-Authenticate"] = 'Basic realm="edgetam-label"'
         if status in (429, 503):
@@ -163,7 +164,7 @@ def _add_routes(app: Flask, backend: Backend) -> None:
     @app.post("/webhook")
     def webhook() -> tuple[Response, int]:
         outcome = backend.webhooks.receive(_body())
-        return jsonify(status=outcome.status, count=outcome.count), 201
+        return jsonify(outcome.to_json()), 201
 
     @app.get("/versions")
     def versions() -> Response:
@@ -182,16 +183,22 @@ def _add_routes(app: Flask, backend: Backend) -> None:
 def _add_job_routes(app: Flask, backend: Backend) -> None:
     @app.get("/jobs")
     def jobs() -> Response:
-        return jsonify(jobs=backend.jobs.all())
+        return jsonify(jobs=backend.all_jobs())
 
     @app.get("/jobs/<job_id>")
     def job(job_id: str) -> Response:
-        return jsonify(backend.jobs.get(job_id))
+        return jsonify(backend.job(job_id))
 
     @app.delete("/jobs/<job_id>")
     def cancel(job_id: str) -> tuple[Response, int]:
-        backend.jobs.cancel(job_id, wait=2.0)
-        return jsonify(backend.jobs.get(job_id)), 202
+        backend.cancel_job(job_id)
+        return jsonify(backend.job(job_id)), 202
+
+
+def _status_line(status: int, sentence: str) -> str:
+    """The sentence as the reason phrase too: of a failed call, that is all Label Studio shows."""
+    reason = "".join(c if " " <= c <= "~" else " " for c in sentence[:MAX_REASON])
+    return f"{status} {reason}"
 
 
 def _body() -> Any:

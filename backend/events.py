@@ -9,21 +9,20 @@ requests, because time is the one thing that both sides agree on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from edgetam_label.frames import Frames
 from edgetam_label.media_identity import MediaIdentity
-from edgetam_label.prompts import Prompt
-from edgetam_label.sessions import SessionStore
+from edgetam_label.sessions import LabelSession, SessionStore
 
 from .body import PredictBody, Task, brief, number
-from .context import BOX_TYPES, POINT_TYPES, Size, answer_id, image_instances
+from .context import BOX_TYPES, POINT_TYPES, Instance, Size, answer_id, image_instances
 from .faults import ConfigProblem, RequestError
 from .frames_pool import FramesPool
 from .images import Answer, EmbeddingCache, ImageService
-from .jobs import JobRunner
+from .jobs import JobRunner, LiveJob
 from .label_config import OUTPUT_TAGS, VIDEO_TAGS, LabelConfig, ObjectTag
 from .model_host import ModelHost
 from .results import bitmask_url, probability
@@ -74,9 +73,9 @@ class EventService:
         if event == "capabilities":
             return self.capabilities()
         if event == "track_progress":
-            return _one("track_progress", self._progress(context), config)
+            return _one("track_progress", self._progress(task, context), config)
         if event == "track_cancel":
-            return _one("track_cancel_ack", self._cancel(context), config)
+            return _one("track_cancel_ack", self._cancel(task, context), config)
         if event == "release":
             return _one("release_ack", self._release(task), config)
         if event == "prewarm":
@@ -170,11 +169,33 @@ class EventService:
             if not instances:
                 raise RequestError("A track needs a point or a box in context.result.")
             session = self._videos.session_for(task, frames)
-        direction = context.get("direction")
-        ways = {"backward": ["backward"], "both": ["forward", "backward"]}.get(
-            direction if isinstance(direction, str) else "", ["forward"]
-        )
         limit = _max_frames(context, identity)
+        with self._videos.one_at_a_time(session.id):
+            objects = self._prompted(self._store.get(session.id), instances, index)
+            jobs = [
+                self._jobs.submit(
+                    session.id,
+                    start=start,
+                    stop=stop,
+                    objects=objects,
+                    client=client,
+                    num_frames=identity.num_frames,
+                    payload={"url": url, "task": task.id, "project": task.project, "event": True},
+                    direction=way,
+                )
+                for way, start, stop in _passes(context.get("direction"), index, limit)
+            ]
+        return {
+            "session_id": "+".join(job.id for job in jobs),
+            "total_frames": sum(job.total for job in jobs),
+            "fps": identity.fps,
+            "duration_ms": _duration(identity) * 1000,
+        }
+
+    def _prompted(
+        self, session: LabelSession, instances: Sequence[Instance], index: int
+    ) -> list[int]:
+        """Set the prompts of a new track, one object per instance; what they replace goes."""
         objects: list[int] = []
         for instance in instances:
             item = self._store.add_object(
@@ -187,32 +208,15 @@ class EventService:
             for old in session.prompts:
                 if old.obj_id == item.obj_id:
                     self._store.clear_prompt(session.id, item.obj_id, old.frame_idx)
-            prompt: Prompt = replace(instance.prompt, obj_id=item.obj_id, frame_idx=index)
+            self._store.delete_masks(session.id, item.obj_id)
+            prompt = replace(instance.prompt, obj_id=item.obj_id, frame_idx=index)
             self._store.add_prompt(session.id, prompt)
             objects.append(item.obj_id)
-        jobs = [
-            self._jobs.submit(
-                session.id,
-                start=index,
-                stop=index + limit + 1 if way == "forward" else index - limit - 1,
-                objects=objects,
-                client=client,
-                num_frames=identity.num_frames,
-                payload={"url": url, "task": task.id, "project": task.project, "event": True},
-                direction=way,
-            )
-            for way in ways
-        ]
-        return {
-            "session_id": "+".join(job.id for job in jobs),
-            "total_frames": sum(job.total for job in jobs),
-            "fps": identity.fps,
-            "duration_ms": _duration(identity) * 1000,
-        }
+        return objects
 
-    def _progress(self, context: Mapping[str, Any]) -> dict[str, Any]:
+    def _progress(self, task: Task, context: Mapping[str, Any]) -> dict[str, Any]:
         """Long poll: frames that were not handed out yet, in the order they were tracked."""
-        jobs = self._named(context)
+        jobs = self._named(task, context)
         if not jobs:
             return {"error": "session not found", "done": True, "frames": []}
         until = time.monotonic() + PROGRESS_WAIT
@@ -234,7 +238,7 @@ class EventService:
             "error": next((job.error for job in jobs if job.error), None),
         }
 
-    def _drain(self, job: Any) -> list[dict[str, Any]]:
+    def _drain(self, job: LiveJob) -> list[dict[str, Any]]:
         record = self._store.jobs.get(job.id)
         step = 1 if record.direction == "forward" else -1
         with job.changed:
@@ -261,10 +265,11 @@ class EventService:
         ]
         return entries if step == 1 else entries[::-1]
 
-    def _cancel(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        for job in self._named(context):
+    def _cancel(self, task: Task, context: Mapping[str, Any]) -> dict[str, Any]:
+        jobs = self._named(task, context)
+        for job in jobs:
             self._jobs.cancel(job.id)
-        return {"status": "cancelled"}
+        return {"status": "cancelled" if jobs else "not_found"}
 
     def _release(self, task: Task) -> dict[str, Any]:
         """Nothing is held for a client; embeddings of the task's video make room."""
@@ -273,10 +278,13 @@ class EventService:
             self._embeddings.drop(f"{session.media.sha256}/")
         return {"status": "released"}
 
-    def _named(self, context: Mapping[str, Any]) -> list[Any]:
+    def _named(self, task: Task, context: Mapping[str, Any]) -> list[LiveJob]:
+        """The jobs of a `session_id`; those of another task are not this caller's."""
         raw = context.get("session_id")
         names = raw.split("+")[:4] if isinstance(raw, str) else []
-        return [job for job in map(self._jobs.live, names) if job is not None]
+        found = [job for job in map(self._jobs.live, names) if job is not None]
+        mine = {"task": task.id, "project": task.project}
+        return [job for job in found if mine.items() <= job.payload.items()]
 
     def _embed(self, frames: Frames, index: int) -> Any:
         def make() -> Any:
@@ -319,6 +327,16 @@ def _frame_index(
     frame = int(number(context, "frame", 1.0))
     rate = video.frames_per_second(task.data)
     return Timeline.of(media.pts, media.time_base, rate).index_of(max(frame, 1))
+
+
+def _passes(direction: Any, index: int, limit: int) -> list[tuple[str, int, int]]:
+    """(direction, first frame, frame to stop before). With both, the prompted frame comes once."""
+    forward = ("forward", index, index + limit + 1)
+    if direction == "backward":
+        return [("backward", index, index - limit - 1)]
+    if direction != "both" or index == 0:
+        return [forward]
+    return [forward, ("backward", index - 1, index - limit - 1)]
 
 
 def _max_frames(context: Mapping[str, Any], media: MediaIdentity) -> int:

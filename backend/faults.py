@@ -35,6 +35,12 @@ class TooManyJobs(UsageError):
     status = 429
 
 
+class TrainingRefused(UsageError):
+    """START_TRAINING cannot begin a fine-tune: it is off, or one is under way."""
+
+    status = 409
+
+
 class FetchRefused(UsageError):
     """The address of a media file may not be fetched: private network, odd scheme, traversal."""
 

@@ -84,6 +84,7 @@ class LiveJob:
         seconds = time.monotonic() - self.began
         return {
             "id": self.id,
+            "kind": "track",
             "session": self.session_id,
             "objects": list(self.objects),
             "state": self.state,
@@ -199,6 +200,7 @@ class JobRunner:
             raise JobNotFound(f"There is no job {job_id[:40]!r}; GET /jobs lists them.") from None
         return {
             "id": record.id,
+            "kind": "track",
             "session": record.session_id,
             "objects": list(record.objects),
             "state": record.state,

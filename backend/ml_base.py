@@ -64,5 +64,7 @@ class EdgeTAMBackend(LabelStudioMLBase):  # type: ignore[misc]
     def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Webhooks: final annotations are kept beside the session."""
         body = data if isinstance(data, dict) else json.loads(data)
-        outcome = shared_backend().webhooks.receive({**body, "action": event})
-        return {"status": outcome.status, "count": outcome.count}
+        try:
+            return shared_backend().webhooks.receive({**body, "action": event}).to_json()
+        except EdgeTAMLabelError as error:
+            return {"status": f"refused: {error}", "count": 0}

@@ -11,6 +11,7 @@ import ipaddress
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -24,6 +25,9 @@ from urllib3.poolmanager import PoolManager
 from .faults import FetchFailed, FetchRefused
 
 MAX_REDIRECTS = 5
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+_DOCUMENTATION = ipaddress.ip_network("3fff::/20")
 _PORTS = {"http": 80, "https": 443}
 Credentials = Callable[[], Mapping[str, str]]
 
@@ -77,10 +81,12 @@ def is_public(address: str) -> bool:
     ip = ipaddress.ip_address(address.split("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if inner is None and ip in ipaddress.ip_network("64:ff9b::/96"):
+        if inner is None and ip in _NAT64:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
             return inner.is_global and not inner.is_multicast
+        if ip not in _GLOBAL_UNICAST or ip in _DOCUMENTATION:
+            return False  # such as ::127.0.0.1, fec0::1, 64:ff9b:1::1: is_global knows some only
     return ip.is_global and not ip.is_multicast
 
 
@@ -105,6 +111,8 @@ class GuardedSession:
         self._session = requests.Session()
         # no proxies, no ~/.netrc: a proxy would resolve names behind the guard's back
         self._session.trust_env = False
+        # no cookies: they follow a host to every port of it, and a session cookie is a credential
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         adapter = _GuardedAdapter(trusted, allow_private)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)

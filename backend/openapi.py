@@ -43,14 +43,14 @@ def description() -> dict[str, Any]:
                 }
             },
             "/openapi.json": {"get": _get("This description.", "Anything")},
-            "/jobs": {"get": _get("Tracking jobs of this server.", "Jobs")},
+            "/jobs": {"get": _get("Tracks and fine-tunes of this server.", "Jobs")},
             "/jobs/{id}": {
                 "parameters": [
                     {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
                 ],
                 "get": _get("Progress of a job.", "Job", "404"),
                 "delete": {
-                    "summary": "Cancel a job; what it tracked is kept.",
+                    "summary": "Cancel a job; what a track has is kept.",
                     "responses": {
                         "202": _json("Job", "The job as it is now."),
                         "401": _ERROR,
@@ -90,7 +90,7 @@ def _get(summary: str, schema: str, *errors: str) -> dict[str, Any]:
 
 
 def _post(summary: str, takes: str, gives: str, status: str = "200") -> dict[str, Any]:
-    errors = dict.fromkeys(("400", "401", "413", "422", "429", "502", "503"), _ERROR)
+    errors = dict.fromkeys(("400", "401", "409", "413", "422", "429", "502", "503"), _ERROR)
     return {
         "summary": summary,
         "requestBody": {"required": True, **_content(takes)},
@@ -205,15 +205,21 @@ def _schemas() -> dict[str, Any]:
             "properties": {"results": {"type": "array", "items": result}},
         },
         "Webhook": {"type": "object", "required": ["action"], "properties": {"action": text}},
-        "Outcome": {"type": "object", "properties": {"status": text, "count": whole}},
+        "Outcome": {
+            "type": "object",
+            "required": ["status", "count"],
+            "properties": {"status": text, "count": whole, "job": text},
+        },
         "Versions": {
             "type": "object",
             "properties": {"versions": {"type": "array", "items": text}},
         },
         "Job": {
             "type": "object",
+            "required": ["id", "kind", "state", "done", "total", "error"],
             "properties": {
                 "id": text,
+                "kind": {"enum": ["track", "training"]},
                 "session": text,
                 "objects": {"type": "array", "items": whole},
                 "state": {"enum": ["queued", "running", "done", "failed", "cancelled"]},
@@ -221,6 +227,12 @@ def _schemas() -> dict[str, Any]:
                 "total": {"type": ["integer", "null"]},
                 "frames_per_second": {"type": ["number", "null"]},
                 "error": {"type": ["string", "null"]},
+                "project": text,
+                "phase": {"enum": ["export", "finetune"]},
+                "before": maybe_object,
+                "after": maybe_object,
+                "weights": {"type": ["string", "null"]},
+                "log": text,
             },
         },
         "Jobs": {

@@ -113,7 +113,7 @@ class Backend:
             self.store,
             self.jobs,
             self.videos.session_key,
-            self.training.start if settings.train_on_start_training else None,
+            lambda project: self.training.start(project).id,
         )
         self._workers = ThreadPoolExecutor(settings.threads, thread_name_prefix="predict")
         self._options: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
@@ -124,6 +124,7 @@ class Backend:
         """Load the model in the background; take up unfinished jobs."""
         self.host.start()
         self.jobs.resume()
+        self.training.resume()
 
     def close(self) -> None:
         self.training.stop()
@@ -133,6 +134,22 @@ class Backend:
         self.pool.close()
         self.client.close()
         self.store.close()
+
+    # -- jobs: tracks and fine-tunes ----------------------------------------------------------
+
+    def all_jobs(self) -> list[dict[str, Any]]:
+        return self.jobs.all() + self.training.all()
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """Raises JobNotFound."""
+        return self.training.get(job_id) or self.jobs.get(job_id)
+
+    def cancel_job(self, job_id: str) -> None:
+        """Stop a track, which keeps its masks, or a fine-tune. Raises JobNotFound."""
+        if self.training.get(job_id) is not None:
+            self.training.cancel(job_id)
+        else:
+            self.jobs.cancel(job_id, wait=2.0)
 
     # -- requests ---------------------------------------------------------------------------
 
@@ -185,6 +202,8 @@ class Backend:
             # waits for itself: its work must go on after the deadline
             return self.videos.answer(task, body, config, options, client, until)
         target = next((config.object(str(r.get("to_name"))) for r in regions), None)
+        if target is None and config.first("image") is None:
+            target = config.first("video")  # other clients do not name the tag
         if target is not None and target.kind == "video":
             return self._within(until, self.events.frame_mask, task, body, config)
         answer = self._within(until, self.images.answer, task, body, config, options)

@@ -72,6 +72,9 @@ class ServerSettings(Settings):
     train_on_start_training: bool = Field(
         False, description="let Label Studio's Start Training begin a fine-tune"
     )
+    training_steps: int = Field(
+        300, ge=1, description="steps that such a fine-tune takes at most; more on more data"
+    )
 
     @field_validator("label_studio_url")
     @classmethod

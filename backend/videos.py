@@ -150,7 +150,7 @@ class VideoService:
         )
         held: dict[int, TrackRegion] = {}
         jobs: list[LiveJob] = []
-        with self._one_at_a_time(session.id):
+        with self.one_at_a_time(session.id):
             session = self._store.get(session.id)
             for region in regions:
                 if region.label is None and len(only) == 1:
@@ -268,7 +268,7 @@ class VideoService:
 
     def _collect(self, work: Begun) -> Answer:
         result, scores = [], []
-        with self._one_at_a_time(work.session_id):
+        with self.one_at_a_time(work.session_id):
             session = self._store.get(work.session_id)
             for obj_id, region in work.regions.items():
                 entry = self._entry(session, obj_id, work.timeline, work.size, region)
@@ -387,7 +387,7 @@ class VideoService:
         self._store.set_object(session_id, changed)
         return changed
 
-    def _one_at_a_time(self, session_id: str) -> threading.Lock:
+    def one_at_a_time(self, session_id: str) -> threading.Lock:
         """Two annotators on one task change its prompts one after the other, not interleaved."""
         with self._lock:
             if len(self._busy) > 1000:

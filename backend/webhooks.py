@@ -25,22 +25,30 @@ DELETED = frozenset({"ANNOTATIONS_DELETED", "ANNOTATION_DELETED"})
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a webhook did, as it is answered. count: annotations or tasks."""
+    """What a webhook did, as it is answered. count: annotations or tasks.
+
+    job: the fine-tune that it began; Label Studio keeps it with the model.
+    """
 
     status: str
     count: int = 0
+    job: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"status": self.status, "count": self.count}
+        return found if self.job is None else {**found, "job": self.job}
 
 
 class WebhookService:
-    """session_key(project, task) names the task; train(project) starts a fine-tune
-    and says what it began; None: never."""
+    """session_key(project, task) names the task; train(project) starts a fine-tune and gives its
+    id, or raises TrainingRefused."""
 
     def __init__(
         self,
         store: SessionStore,
         jobs: JobRunner,
         session_key: Callable[[str, str], str],
-        train: Callable[[str], str] | None = None,
+        train: Callable[[str], str],
     ) -> None:
         self._store = store
         self._jobs = jobs
@@ -60,9 +68,7 @@ class WebhookService:
         if action == "TASKS_DELETED":
             return self._delete_tasks(body, project)
         if action == "START_TRAINING":
-            if self._train is None:
-                return Outcome("ignored: training on START_TRAINING is not enabled")
-            return Outcome(self._train(project))
+            return Outcome("training", job=self._train(project))
         return Outcome("ignored")
 
     def _save(self, body: Mapping[str, Any], project: str) -> Outcome:

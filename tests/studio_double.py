@@ -27,7 +27,8 @@ def personal_token() -> str:
 
 @dataclass
 class Studio:
-    """files: path → bytes. faults: path → statuses to answer first. seen: (method, path, auth)."""
+    """files: path → bytes. faults: path → statuses to answer first. seen: (method, path, auth).
+    exports: path → JSON of a project's export."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     faults: dict[str, list[int]] = field(default_factory=dict)
@@ -39,6 +40,8 @@ class Studio:
     token: str | None = None
     seen: list[tuple[str, str, str | None]] = field(default_factory=list)
     predictions: list[dict[str, Any]] = field(default_factory=list)
+    exports: dict[str, Any] = field(default_factory=dict)
+    cookies: list[str | None] = field(default_factory=list)
     refreshes: int = 0
     access_serial: int = 0
 
@@ -79,6 +82,7 @@ def _handler(studio: Studio) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             path = urlsplit(self.path).path
             studio.seen.append(("GET", path, self.headers.get("Authorization")))
+            studio.cookies.append(self.headers.get("Cookie"))
             time.sleep(studio.delay.get(path, 0))
             waiting = studio.faults.get(path)
             if waiting:
@@ -89,6 +93,8 @@ def _handler(studio: Studio) -> type[BaseHTTPRequestHandler]:
                 uri = parse_qs(urlsplit(self.path).query)["fileuri"][0]
                 target = studio.redirects[base64.urlsafe_b64decode(uri).decode()]
                 self._send(303, b"", {"Location": target})
+            elif path in studio.exports:
+                self._send(200, json.dumps(studio.exports[path]).encode())
             elif path in studio.files:
                 self._file(path)
             else:

@@ -144,6 +144,16 @@ def test_wrong_bodies_get_a_sentence(
         assert set(answer) == {"error"} and re.search(sentence, answer["error"])
 
 
+def test_the_sentence_is_the_reason_phrase_too(rig: Rig) -> None:
+    """Label Studio shows nothing else of a failed call."""
+    wrong = body([click(50, 50)], "<View/>")
+    answer = rig.client.post("/predict", json=wrong)
+    assert answer.status.startswith("422 The labelling config has no <Image>")
+    wrong["label_config"] = '<View><Image name="i\u00e4\u2028" value="$x"/></View>'
+    answer = rig.client.post("/predict", json=wrong)
+    assert answer.status.isascii() and answer.status.isprintable() and len(answer.status) < 320
+
+
 @pytest.mark.parametrize(
     "raw",
     [b"", b"{", b"null", b"[]", b"\xff\xfe", b'{"tasks": [{"id": 1, "data": {"a": "\\ud800"}}]}',

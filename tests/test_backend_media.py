@@ -254,7 +254,9 @@ def test_redirects_do_not_go_on_for_ever(tmp_path: Path, studio: Studio) -> None
     [("8.8.8.8", True), ("10.0.0.1", False), ("169.254.169.254", False), ("100.64.0.1", False),
      ("192.0.2.1", False), ("224.0.0.1", False), ("::1", False), ("fe80::1%eth0", False),
      ("fc00::1", False), ("2606:4700::1111", True), ("::ffff:10.0.0.1", False),
-     ("64:ff9b::a00:1", False), ("2002:a00:1::", False), ("0.0.0.0", False)],
+     ("64:ff9b::a00:1", False), ("2002:a00:1::", False), ("0.0.0.0", False),
+     ("::127.0.0.1", False), ("::ffff:0:10.0.0.1", False), ("64:ff9b:1::a00:1", False),
+     ("64:ff9b::808:808", True), ("fec0::1", False), ("3fff::1", False), ("::", False)],
 )  # fmt: skip
 def test_what_counts_as_public(address: str, public: bool) -> None:
     assert is_public(address) is public
@@ -325,6 +327,21 @@ def test_the_token_goes_to_the_configured_origin_only(
     assert one.get(elsewhere.url + "/data/upload/x.png") == png(3)
     assert [auth for _, _, auth in elsewhere.seen] == [None, None]
     assert studio.gets("/data/upload/x.png") == 1
+
+
+def test_cookies_are_neither_kept_nor_sent(
+    tmp_path: Path, studio: Studio, elsewhere: Studio
+) -> None:
+    """Both servers are 127.0.0.1: to a cookie jar they are one."""
+    path = studio.add("/data/upload/1/a.png", png())
+    studio.headers[path] = {"Set-Cookie": "sessionid=secret; Path=/"}
+    elsewhere.add("/b.png", png(1))
+    client = LabelStudioClient(studio.url, None, allow_private=True)
+    one = Rig(tmp_path, client)
+    one.get(path)
+    one.get(studio.add("/data/upload/1/c.png", png(2)))
+    one.get(elsewhere.url + "/b.png")
+    assert len(studio.cookies) == 2 and set(studio.cookies + elsewhere.cookies) == {None}
 
 
 def test_cloud_files_come_through_presign_without_the_token(

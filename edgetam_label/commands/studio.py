@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from edgetam_label.exporters.labelstudio_join import Studio
     from edgetam_label.masks import Mask
     from edgetam_label.prompts import Prompt
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -33,11 +36,10 @@ def open_studio(url: str, project: str, *, redraw: bool, **flags: Any) -> Iterat
         raise UsageError(f"--project {project!r} is not a number; it is in the project's address.")
     settings = ServerSettings.load(label_studio_url=url, **flags)
     key = settings.label_studio_api_key
-    # The address was typed by the user, so it may be a private one.
     client = LabelStudioClient(
         settings.label_studio_url,
         key.get_secret_value() if key else None,
-        allow_private=True,
+        allow_private=settings.allow_private_networks,
         timeout=settings.download_timeout,
     )
     cache = MediaCache(
@@ -61,7 +63,8 @@ def open_studio(url: str, project: str, *, redraw: bool, **flags: Any) -> Iterat
             try:
                 path: Path = stack.enter_context(cache.lease(address, task_id)).path
                 return path
-            except EdgeTAMLabelError:
+            except EdgeTAMLabelError as error:
+                logger.warning("task %s: %s", task_id, error)
                 return None  # the join says for each region what this cost it
 
         make, close = redraw_by(_predictor(settings)) if redraw else (None, None)
