@@ -96,7 +96,11 @@ class Keyframe:
 
 @dataclass(frozen=True)
 class TrackRegion:
-    """A `videorectangle` of the context. frames_count, duration: as the editor counts, or None."""
+    """A `videorectangle` of the context. frames_count, duration: as the editor counts, or None.
+
+    blank: the editor shows no label (a second click on a label takes it away), whatever `label`
+    was found elsewhere.
+    """
 
     region_id: str
     label: str | None
@@ -105,6 +109,7 @@ class TrackRegion:
     keyframes: tuple[Keyframe, ...]
     frames_count: int | None = None
     duration: float | None = None
+    blank: bool = False
 
 
 def image_instances(
@@ -190,6 +195,7 @@ def track_regions(
                 keyframes=tuple({k.frame: k for k in keyframes}.values()),
                 frames_count=int(number(value, "framesCount")) if count is not None else None,
                 duration=number(value, "duration") if duration is not None else None,
+                blank=region_label(region) is None,
             )
         )
     return found

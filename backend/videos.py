@@ -309,7 +309,7 @@ class VideoService:
                     attributes={**item.attributes, **state.with_sent(keyframes).to_attributes()},
                 ),
             )
-            if same and held.label == state.label:
+            if same and held.label == state.label and not held.blank:
                 return None
         return track_result(
             state.region_id,

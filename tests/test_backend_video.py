@@ -137,6 +137,21 @@ def test_a_blanked_label_is_given_back(rig: Rig) -> None:
     assert again["value"]["labels"] == ["Dog"] and again["id"] == one["id"]
 
 
+@pytest.mark.parametrize("known_from", ["the draft", "the only label"])
+def test_a_label_that_the_editor_took_away_comes_back_though_nothing_else_changed(
+    rig: Rig, known_from: str
+) -> None:
+    config = VIDEO_CONFIG
+    if known_from == "the only label":
+        config = config.replace('<Label value="Cat" background="#FF0000"/>', "")
+    (one,) = rig.predict(predict_body(config, DATA, [track([FIRST], "Dog")]))
+    again = predict_body(config, DATA, [track(one["value"]["sequence"], None)])
+    if known_from == "the draft":
+        again["tasks"][0]["drafts"][0]["result"] = [track([FIRST], "Dog")]
+    (region,) = rig.predict(again)
+    assert region["id"] == one["id"] and region["value"]["labels"] == ["Dog"]
+
+
 def test_a_label_from_the_draft_is_found(rig: Rig) -> None:
     asked = body(track([FIRST], None))
     asked["tasks"][0]["drafts"][0]["result"] = [track([FIRST], "Dog")]
