@@ -9,7 +9,6 @@ replay up to there, and go on. Masks of the replayed part come out identical and
 from __future__ import annotations
 
 import logging
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -21,18 +20,12 @@ from numpy.typing import NDArray
 
 from edgetam_label.errors import Cancelled, EdgeTAMLabelError, PromptError, UsageError
 from edgetam_label.frames import Frames
-from edgetam_label.masks import RLE
+from edgetam_label.mask_writer import BatchLimits, MaskWriter
 from edgetam_label.modeling import EdgeTAM
 from edgetam_label.modeling.fused import fuse
 from edgetam_label.predictor import ImageEmbedding, ImagePredictor
 from edgetam_label.prompts import Prompt
-from edgetam_label.sessions import (
-    FrameMask,
-    LabelSession,
-    ModelIdentity,
-    SessionStore,
-    TrackingJob,
-)
+from edgetam_label.sessions import LabelSession, ModelIdentity, SessionStore, TrackingJob
 from edgetam_label.track_plan import ObjectHistory, first_invalid, histories, latest_job, moved
 from edgetam_label.tracker import DIRECTIONS, TrackedFrame, TrackerSettings, VideoTracker
 from edgetam_label.turnstile import Turnstile
@@ -108,7 +101,7 @@ class Labeler:
         self.identity: ModelIdentity | None = getattr(model, "identity", None)
         self.turnstile = Turnstile()
         self._settings = settings
-        self._batch_masks, self._batch_seconds = batch_masks, batch_seconds
+        self._limits = BatchLimits(batch_masks, batch_seconds)
         self.predictor = ImagePredictor(self.model)
         self._embeddings = EmbeddingCache(embedding_bytes)
 
@@ -176,7 +169,8 @@ class Labeler:
         objects: which ones; None for all. Only what is missing or changed is tracked. max_frames:
         at most so many new frames for each direction. cancel: asked before every frame.
         progress: (frames done, frames to do), replayed ones included.
-        on_frame: called with every mask after it was written or found to be unchanged.
+        on_frame: called with every mask after it was handed to the store's thread or found to be
+            unchanged.
 
         A tracking job on record tells where this one came; a later call goes on from there.
         Raises PromptError if the session has no prompts, MediaError if its media is gone or
@@ -359,20 +353,20 @@ class Labeler:
                 cancel=cancel,
                 progress=progress,
             )
-            batch = _Batch(self.store, session.id, job.id, one.direction, counts)
+            writer = MaskWriter(self.store, session.id, job.id, one.direction, self._limits)
             try:
-                for tracked in self._in_turns(passed):
-                    if one.writes(tracked):
-                        batch.add(tracked)
-                        if batch.due(self._batch_masks, self._batch_seconds):
-                            batch.flush()
-                    if on_frame is not None:
-                        on_frame(tracked)
+                with writer, closing(passed):
+                    for tracked in self._in_turns(passed):
+                        if one.writes(tracked):
+                            writer.add(tracked)
+                        if on_frame is not None:
+                            on_frame(tracked)
+                    writer.finish(complete=not (cancel is not None and cancel()))
             except KeyboardInterrupt:
-                batch.flush()
                 self.store.jobs.update(job.id, state="queued")
                 raise
-            batch.flush(finished=not (cancel is not None and cancel()))
+            finally:
+                counts.frames, counts.masks = writer.frames, writer.masks
         if cancel is not None and cancel():
             raise Cancelled("Tracking was cancelled; what is done is kept.")
 
@@ -407,45 +401,6 @@ class Labeler:
 class _PassCounts:
     frames: int = 0
     masks: int = 0
-
-
-class _Batch:
-    """Masks on their way to the store; whole frames only, so that `next_frame` is true."""
-
-    def __init__(
-        self, store: SessionStore, session_id: str, job_id: str, direction: str, counts: _PassCounts
-    ) -> None:
-        self._store, self._session_id, self._job_id = store, session_id, job_id
-        self._step = 1 if direction == "forward" else -1
-        self._counts = counts
-        self._rows: list[FrameMask] = []
-        self._last: int | None = None
-        self._flushed = time.monotonic()
-
-    def add(self, tracked: TrackedFrame) -> None:
-        if self._last != tracked.frame_idx:
-            self._counts.frames += 1
-        self._last = tracked.frame_idx
-        status = "prompted" if tracked.prompted else "absent" if tracked.absent else "tracked"
-        self._rows.append(
-            FrameMask(
-                tracked.obj_id, tracked.frame_idx, RLE.encode(tracked.mask), tracked.score, status
-            )
-        )
-
-    def due(self, masks: int, seconds: float) -> bool:
-        return len(self._rows) >= masks or time.monotonic() - self._flushed >= seconds
-
-    def flush(self, *, finished: bool = False) -> None:
-        """Write what there is. The last frame may lack objects still to come unless `finished`."""
-        if not self._rows or self._last is None:
-            return
-        position = self._last + (self._step if finished else 0)
-        self._counts.masks += self._store.save_masks(
-            self._session_id, self._rows, job_id=self._job_id, next_frame=position
-        )
-        self._rows.clear()
-        self._flushed = time.monotonic()
 
 
 class EmbeddingCache:

@@ -7,7 +7,7 @@ changes another. The network is stateless; this module owns the state.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +21,7 @@ from edgetam_label.memory import DTYPES, FrameMemory, MemoryBank
 from edgetam_label.modeling import EdgeTAM, ImageFeatures, ObjectMask
 from edgetam_label.modeling.fused import fuse
 from edgetam_label.predictor import LOGIT_LIMIT
+from edgetam_label.prefetch import Prefetch
 from edgetam_label.preprocess import frame_to_input, logits_to_mask, mask_to_input, prompt_points
 from edgetam_label.prompts import Prompt
 
@@ -179,7 +180,7 @@ class VideoTracker:
         objects: Sequence[int] | Mapping[int, int] | None = None,
         cancel: Callable[[], bool] | None = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> Iterator[TrackedFrame]:
+    ) -> Generator[TrackedFrame, None, None]:
         """Track, yielding every object's mask frame by frame.
 
         start: first frame; None takes each object's first prompted frame. An object joins at its
@@ -217,31 +218,44 @@ class VideoTracker:
         reverse: bool,
         cancel: Callable[[], bool] | None,
         progress: Callable[[int, int], None] | None,
-    ) -> Iterator[TrackedFrame]:
+    ) -> Generator[TrackedFrame, None, None]:
         step = -1 if reverse else 1
         total = abs(stop - start)
-        for done, (frame_idx, pixels) in enumerate(self.frames.iter(start, stop, step)):
-            if cancel is not None and cancel():
-                return
-            started: Tensor | None = None
-            for obj_id in chosen:
-                obj = self._objects.get(obj_id)  # may be removed while the caller holds the pass
-                joined = frame_idx <= anchors[obj_id] if reverse else frame_idx >= anchors[obj_id]
-                if obj is None or not joined:
-                    continue
-                # a prompted frame's mask is the person's answer; tracking does not touch it
-                result = obj.prompted.get(frame_idx)
-                if result is None:
-                    features = self._features.of(frame_idx, pixels)
-                    if started is None:
-                        started = self._start(features)
-                    result = self._track(obj, frame_idx, features, started, reverse)
-                yield self._to_video(obj, obj_id, frame_idx, result)
-            if progress is not None:
-                progress(done + 1, total)
+        with Prefetch(self._inputs(start, stop, step)) as ahead:
+            for done, (frame_idx, image) in enumerate(ahead):
+                if cancel is not None and cancel():
+                    return
+                joined = [obj_id for obj_id in chosen if (frame_idx - anchors[obj_id]) * step >= 0]
+                yield from self._visit(joined, frame_idx, image, reverse)
+                if progress is not None:
+                    progress(done + 1, total)
         for obj_id in chosen:
             if obj_id in self._objects and stop == (-1 if reverse else len(self.frames)):
                 self._objects[obj_id].stale.discard("backward" if reverse else "forward")
+
+    def _inputs(self, start: int, stop: int, step: int) -> Iterator[tuple[int, Tensor]]:
+        """Frames as the network sees them: made ahead, so decoding costs the pass no time."""
+        size, device = self.model.config.image_size, self.model.device
+        for frame_idx, pixels in self.frames.iter(start, stop, step):
+            yield frame_idx, frame_to_input(pixels, size, device)
+
+    def _visit(
+        self, joined: Sequence[int], frame_idx: int, image: Tensor, reverse: bool
+    ) -> Iterator[TrackedFrame]:
+        """One frame of a pass, object by object."""
+        started: Tensor | None = None
+        for obj_id in joined:
+            obj = self._objects.get(obj_id)  # may be removed while the caller holds the pass
+            if obj is None:
+                continue
+            # a prompted frame's mask is the person's answer; tracking does not touch it
+            result = obj.prompted.get(frame_idx)
+            if result is None:
+                features = self._features.of(frame_idx, image)
+                if started is None:
+                    started = self._start(features)
+                result = self._track(obj, frame_idx, features, started, reverse)
+            yield self._to_video(obj, obj_id, frame_idx, result)
 
     @torch.inference_mode()
     def _start(self, features: ImageFeatures) -> Tensor:
@@ -432,16 +446,16 @@ class _FeatureCache:
         self._bytes = 0
 
     @torch.inference_mode()
-    def of(self, frame_idx: int, pixels: np.ndarray | None = None) -> ImageFeatures:
-        """Features of a frame; `pixels` if the caller has decoded it already."""
+    def of(self, frame_idx: int, image: Tensor | None = None) -> ImageFeatures:
+        """Features of a frame; `image`: what the network sees, if it was made already."""
         features = self._entries.get(frame_idx)
         if features is not None:
             self._entries.move_to_end(frame_idx)
             return features
-        if pixels is None:
-            pixels = self._frames[frame_idx]
-        size = self._model.config.image_size
-        features = self._model.encode_image(frame_to_input(pixels, size, self._model.device))
+        if image is None:
+            size = self._model.config.image_size
+            image = frame_to_input(self._frames[frame_idx], size, self._model.device)
+        features = self._model.encode_image(image)
         self._entries[frame_idx] = features
         self._bytes += features.num_bytes
         while self._bytes > self._max_bytes and len(self._entries) > 1:

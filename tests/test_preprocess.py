@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from edgetam_label.preprocess import logits_to_mask, logits_to_size
+from edgetam_label.preprocess import MEAN, STD, frame_to_input, logits_to_mask, logits_to_size
 
 
 def blobs(side: int, seed: int, offset: float) -> torch.Tensor:
@@ -33,3 +34,13 @@ def test_single_positive_logits_at_the_border():
         logits[0, 0][place] = 4.3  # an interpolated value of exactly 0 is nobody's
         full = logits_to_size(logits, 270, 480)[0, 0].numpy()
         assert np.array_equal(logits_to_mask(logits, 270, 480), full > 0)
+
+
+def test_a_frame_is_resized_by_pillow_and_normalised():
+    frame = np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8)
+    resized = np.asarray(Image.fromarray(frame).resize((128, 128), Image.Resampling.BICUBIC))
+    pixels = torch.from_numpy(resized.copy()).permute(2, 0, 1)[None].float() / 255
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    ours = frame_to_input(frame, 128, torch.device("cpu"))
+    assert torch.equal(ours, (pixels - mean) / std)
+    assert ours.shape == (1, 3, 128, 128) and ours.dtype == torch.float32

@@ -1,0 +1,192 @@
+"""What everything around the model adds to a track: decoding, resizing, run lengths, database.
+
+    .venv/bin/python benchmarks/pipeline.py [--frames 300] [--objects 3] [--model edgetam_nano]
+
+Renders a 1080p clip, tracks its objects into a database, and tracks as many objects through the
+same number of frames that are small and already in memory: the model alone. Then every stage by
+itself, to say where the time goes. --formula takes weights computed from a formula, for configs
+whose weights are not here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from edgetam_label import Click, Frames, Labeler, Prompt, SessionStore, VideoTracker, load_model
+from edgetam_label.config import ModelConfig
+from edgetam_label.masks import RLE
+from edgetam_label.modeling import EdgeTAM
+from edgetam_label.preprocess import frame_to_input, logits_to_mask
+from edgetam_label.sessions import FrameMask
+from edgetam_label.tracker import TrackedFrame
+
+WIDTH, HEIGHT = 1920, 1080
+COLOURS = ((220, 60, 50), (60, 180, 75), (70, 110, 235), (240, 200, 40), (170, 60, 200))
+
+
+def places(t: int, objects: int) -> list[tuple[int, int]]:
+    """Where the centres of the discs are on frame t."""
+    return [
+        (
+            300 + 320 * i + int(120 * np.sin(t / 40 + i)),
+            300 + 110 * i + int(90 * np.cos(t / 30 + i)),
+        )
+        for i in range(objects)
+    ]
+
+
+def write_clip(path: Path, count: int, objects: int) -> None:
+    """Discs that move over a smooth background which pans, as an H.264 file of ordinary quality."""
+    import av
+
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(40, 200, (14, 60, 3), dtype=np.uint8)
+    wide = cv2.resize(coarse, (WIDTH * 2, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    grain = rng.integers(0, 12, wide.shape, dtype=np.uint8)
+    wide = cv2.add(wide, grain)
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.options = {"crf": "23", "preset": "veryfast"}
+        for t in range(count):
+            image = wide[:, 3 * t % WIDTH :][:, :WIDTH].copy()
+            for (x, y), colour in zip(places(t, objects), COLOURS, strict=False):
+                cv2.circle(image, (x, y), 105, colour, -1)
+                cv2.circle(image, (x + 30, y - 30), 30, tuple(c // 2 for c in colour), -1)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        file.mux(stream.encode())
+
+
+def build(name: str, formula: bool) -> EdgeTAM:
+    if not formula:
+        return load_model(name, "random" if name == "tiny" else None, "cpu")
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from formula_weights import formula_state_dict
+
+    model = EdgeTAM(ModelConfig.load(name)).eval().requires_grad_(False)
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    model.load_state_dict(formula_state_dict(shapes))
+    return model
+
+
+def model_alone(model: EdgeTAM, count: int, objects: int) -> float:
+    """Seconds for as many frames and objects with nothing to decode, shrink or store."""
+    side = model.config.image_size
+    image = np.random.default_rng(0).integers(0, 255, (side, side, 3), dtype=np.uint8)
+    with Frames.open([image] * count) as frames:
+        tracker = VideoTracker(model, frames)
+        for i in range(objects):
+            tracker.add_prompt(Prompt(i + 1, 0, clicks=(Click(side * (i + 1) / 6, side / 2),)))
+        begin = time.perf_counter()
+        for _ in tracker.propagate():
+            pass
+        seconds = time.perf_counter() - begin
+        tracker.close()
+    return seconds
+
+
+def whole(model: EdgeTAM, video: Path, objects: int) -> tuple[float, list[TrackedFrame]]:
+    """Seconds of `Labeler.track` from the file into a database, and some of its masks."""
+    kept: list[TrackedFrame] = []
+    with SessionStore(video.with_suffix(".db")) as store, Frames.open(video) as frames:
+        labeler = Labeler(model, store)
+        session = labeler.create_session(frames)
+        for i, (x, y) in enumerate(places(0, objects)):
+            labeler.add_prompt(session.id, Prompt(i + 1, 0, clicks=(Click(x - 20, y + 20),)))
+        begin = time.perf_counter()
+        labeler.track(
+            session.id, frames, on_frame=lambda t: kept.append(t) if len(kept) < 30 else None
+        )
+        seconds = time.perf_counter() - begin
+        stored = store.get(session.id).num_masks
+    assert stored == objects * len(frames), stored
+    return seconds, kept
+
+
+def cpu_ms(work: Callable[[], Any], times: int) -> float:
+    """Milliseconds of processor time, of all threads, for one call."""
+    begin = time.process_time()
+    for _ in range(times):
+        work()
+    return (time.process_time() - begin) * 1e3 / times
+
+
+def stages(
+    model: EdgeTAM, video: Path, masks: list[TrackedFrame], objects: int
+) -> dict[str, float]:
+    """Processor time per frame of each stage by itself, ms."""
+    size, cpu = model.config.image_size, torch.device("cpu")
+    with Frames.open(video) as frames, SessionStore(video.with_suffix(".stages.db")) as store:
+        count = min(40, len(frames))
+        begin = time.process_time()
+        image = [pixels for _, pixels in frames.iter(0, count)][-1]
+        found = {"decode": (time.process_time() - begin) * 1e3 / count}
+        found["resize"] = cpu_ms(lambda: frame_to_input(image, size, cpu), 10)
+        shown = [m for m in masks if not m.absent] or masks
+        found["upsample"] = (
+            objects
+            * cpu_ms(lambda: [logits_to_mask(m.low_res_logits, HEIGHT, WIDTH) for m in shown], 3)
+            / len(shown)
+        )
+        found["run lengths"] = (
+            objects * cpu_ms(lambda: [RLE.encode(m.mask) for m in shown], 3) / len(shown)
+        )
+        session = store.create(frames.identity)
+        store.add_prompt(session.id, Prompt(1, 0, clicks=(Click(9, 9),)))
+        rle = RLE.encode(shown[-1].mask)
+        rows = [FrameMask(1, i % len(frames), rle, 1.0) for i in range(32)]
+        found["database"] = objects * cpu_ms(lambda: store.save_masks(session.id, rows), 10) / 32
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--frames", type=int, default=300)
+    parser.add_argument("--objects", type=int, default=3, choices=range(1, 6))
+    parser.add_argument("--model", default="edgetam_nano")
+    parser.add_argument("--formula", action="store_true", help="weights by formula, not trained")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    model = build(options.model, options.formula)
+    with tempfile.TemporaryDirectory() as folder:
+        video = Path(folder) / "clip.mp4"
+        write_clip(video, options.frames, options.objects)
+        model_alone(model, 3, options.objects)  # warm up
+        alone = model_alone(model, options.frames, options.objects)
+        total, masks = whole(model, video, options.objects)
+        parts = stages(model, video, masks, options.objects)
+    per_frame = 1e3 / options.frames
+    answer = {
+        "model": options.model,
+        "frames": options.frames,
+        "objects": options.objects,
+        "threads": options.threads,
+        "model_ms": alone * per_frame,
+        "total_ms": total * per_frame,
+        "added_share": total / alone - 1,
+        "stages_cpu_ms": parts,
+    }
+    if options.json:
+        print(json.dumps(answer, indent=2))
+        return
+    print(f"model alone {alone * per_frame:8.1f} ms a frame ({options.objects} objects)")
+    print(f"whole track {total * per_frame:8.1f} ms a frame, {100 * (total / alone - 1):+.1f} %")
+    for name, ms in parts.items():
+        print(f"  {name:12s} {ms:7.2f} ms of processor time a frame")
+
+
+if __name__ == "__main__":
+    main()
