@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from edgetam_label.config import ModelConfig
-from edgetam_label.modeling import EdgeTAM
-from edgetam_label.modeling import fused as fusing
+from edgetam_label.modeling import EdgeTAM, fused_attention, fused_linear
 from edgetam_label.modeling.fused import fuse
 
 
@@ -47,11 +46,14 @@ def test_encoder(model):
 @pytest.mark.parametrize(("frames", "pointers"), [(1, 0), (3, 2), (7, 16)])
 @torch.inference_mode()
 def test_memory_attention(model, frames, pointers, monkeypatch):
-    monkeypatch.setattr(fusing, "QUERY_ROWS", 24)  # rows that do not divide the map
+    monkeypatch.setattr(fused_attention, "QUERY_ROWS", 24)  # rows that do not divide the map
     c = model.config
     generator = torch.Generator().manual_seed(3)
     tokens = c.num_latents + c.num_latents_2d
-    maps = [(torch.randn(1, tokens, c.memory_dim, generator=generator), i) for i in range(frames)]
+    maps = [
+        (torch.randn(1, tokens, c.memory_dim, generator=generator), min(i, c.num_maskmem - 1))
+        for i in range(frames)
+    ]
     given = [torch.randn(1, c.d_model, generator=generator) for _ in range(pointers)]
     top = model.encode_image(pixels(model)).top
     results = []
@@ -90,5 +92,5 @@ def test_the_original_is_left_alone(model):
 @torch.inference_mode()
 def test_without_onednn_it_still_computes_the_same(model, monkeypatch):
     expected = fuse(model).encode_image(pixels(model)).top
-    monkeypatch.setattr(fusing, "ONEDNN", False)
+    monkeypatch.setattr(fused_linear, "ONEDNN", False)
     assert close(fuse(model).encode_image(pixels(model)).top, expected)

@@ -193,10 +193,7 @@ class EdgeTAM(nn.Module):
         frame. pointers: (B, C) each, cut into C / D tokens that carry no position.
         """
         c = self.config
-        grid = sine_position(c.memory_dim, c.latent_grid, c.latent_grid, self.device)
-        spatial = torch.cat(
-            (grid.new_zeros(c.num_latents, c.memory_dim), grid.flatten(1).t())
-        )  # (L, D): global tokens have no place
+        spatial = self.latent_positions()
         tokens = [tokens.to(spatial.dtype) for tokens, _ in maps]
         positions = [spatial + self.maskmem_tpos_enc[index, 0, 0] for _, index in maps]
         for pointer in pointers:
@@ -206,6 +203,12 @@ class EdgeTAM(nn.Module):
             torch.cat(tokens, dim=1), torch.cat(positions)[None],
             len(maps), len(spatial), c.latent_grid,
         )  # fmt: skip
+
+    def latent_positions(self) -> Tensor:
+        """Positions of a memory's tokens, (L, D); global tokens have no place."""
+        c = self.config
+        grid = sine_position(c.memory_dim, c.latent_grid, c.latent_grid, self.device)
+        return torch.cat((grid.new_zeros(c.num_latents, c.memory_dim), grid.flatten(1).t()))
 
     def start_attention(self, top: Tensor) -> Tensor:
         """The part of memory attention that every object of a frame shares: (B, N, C)."""
