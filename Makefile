@@ -1,4 +1,4 @@
-# make demo | test | check | test-e2e | help.  Everything lives in $(VENV); nothing is installed elsewhere.
+# make demo | up | test | check | test-e2e | help.  Everything lives in $(VENV); nothing is installed elsewhere.
 #   CUDA=1        the CUDA build of torch instead of the CPU one
 #   TORCH=2.13.0  another version of torch
 #   PYTHON=...    another interpreter (3.11 or newer)
@@ -25,7 +25,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 p
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help install demo test test-fast test-e2e check format docs picture consumers bench-env clean
+.PHONY: help install demo up test test-fast test-e2e check format docs picture consumers bench-env clean
 
 help: ## Show the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -34,6 +34,10 @@ install: $(READY) ## Create .venv with everything in it
 
 demo: $(READY) ## Render a clip, track two objects, store, draw, export, measure
 	$(BIN)/edgetam-label demo --out $(DEMO_OUT)
+
+up: ## Label Studio and the backend in containers, able to talk (needs Docker)
+	sh docker/env.sh
+	docker compose -f docker/compose.yaml up --build
 
 test: $(READY) ## All tests that need no browser and no Label Studio
 	$(BIN)/python -P -m pytest -m "not e2e" $(PYTEST_ARGS)

@@ -53,6 +53,10 @@ class FetchFailed(EdgeTAMLabelError):
     status = 502
 
 
+class Unreachable(FetchFailed):
+    """The other side is away or overloaded now; the same call may succeed later."""
+
+
 class ModelLoading(EdgeTAMLabelError):
     """The model is not ready yet; the request may be repeated."""
 

@@ -18,11 +18,12 @@ from urllib.parse import urlsplit
 
 import requests
 
-from .faults import FetchFailed, FetchRefused
+from .faults import FetchFailed, FetchRefused, Unreachable
 from .net_guard import GuardedSession, Origin, shown
 
 ACCESS_SECONDS = 240.0  # of 300: never use a token in its last minute
 MAX_ALIASES = 16
+PUSH_WAITS = (1.0, 4.0, 15.0)  # seconds before a push is tried again: a restart takes that long
 MEDIA_PATHS = ("/data/", "/storage-data/", "/tasks/")
 CLOUD_SCHEMES = ("s3", "s3s", "gs", "azure-blob", "azure_blob")
 
@@ -64,12 +65,14 @@ class LabelStudioClient:
         allow_private: bool = False,
         timeout: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.url = url
         self.origin = Origin.of(url) if url else None
         self.kind = token_kind(token)
         self._token = token
         self._clock = clock
+        self._sleep = sleep
         self._lock = threading.Lock()
         self._access: str | None = None
         self._access_at = 0.0
@@ -166,18 +169,23 @@ class LabelStudioClient:
     def push_prediction(
         self, task_id: str, result: Sequence[Mapping[str, Any]], *, model_version: str, score: float
     ) -> None:
-        """POST /api/predictions. Raises FetchFailed with the status and the remedy."""
-        number: Any = int(task_id) if task_id.isdigit() else task_id
-        self.call(
-            "POST",
-            "/api/predictions/",
-            {
-                "task": number,
-                "result": list(result),
-                "model_version": model_version,
-                "score": score,
-            },
-        )
+        """POST /api/predictions, again while Label Studio is away or overloaded.
+
+        Raises FetchFailed with the status and the remedy.
+        """
+        body = {
+            "task": int(task_id) if task_id.isdigit() else task_id,
+            "result": list(result),
+            "model_version": model_version,
+            "score": score,
+        }
+        for wait in PUSH_WAITS:
+            try:
+                self.call("POST", "/api/predictions/", body)
+                return
+            except Unreachable:
+                self._sleep(wait)
+        self.call("POST", "/api/predictions/", body)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """An API call on the configured server; one retry with a new access token on a 401."""
@@ -187,6 +195,8 @@ class LabelStudioClient:
                 if response.status_code == 401 and attempt == 1 and self.kind.name == "personal":
                     self.forget_access()
                     continue
+                if response.status_code == 429 or response.status_code >= 500:
+                    raise Unreachable(self._explain(response.status_code, method, path))
                 if response.status_code >= 400:
                     raise FetchFailed(self._explain(response.status_code, method, path))
                 if response.is_redirect:

@@ -22,7 +22,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NewConnectionError
 from urllib3.poolmanager import PoolManager
 
-from .faults import FetchFailed, FetchRefused
+from .faults import FetchFailed, FetchRefused, Unreachable
 
 MAX_REDIRECTS = 5
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -169,7 +169,7 @@ class GuardedSession:
             refused = _refusal(error)
             if refused is not None:
                 raise refused from None
-            raise FetchFailed(f"{shown(url)} cannot be reached: {_reason(error)}.") from None
+            raise Unreachable(f"{shown(url)} cannot be reached: {_reason(error)}.") from None
         except (ValueError, UnicodeError) as error:  # urllib3 on odd host names and ports
             raise FetchRefused(f"The address {shown(url)} cannot be used: {error}.") from None
 

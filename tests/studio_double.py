@@ -132,6 +132,8 @@ def _handler(studio: Studio) -> type[BaseHTTPRequestHandler]:
                 studio.refreshes += 1
                 studio.access_serial += 1
                 self._send(200, json.dumps({"access": f"access-{studio.access_serial}"}).encode())
+            elif studio.faults.get(path):
+                self._send(studio.faults[path].pop(0), b"fault")
             elif path == "/api/predictions/":
                 studio.predictions.append(json.loads(raw))
                 self._send(201, b"{}")

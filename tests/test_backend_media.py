@@ -406,3 +406,20 @@ def test_push_prediction(studio: Studio) -> None:
     assert studio.predictions == [
         {"task": 7, "result": [{"id": "a"}], "model_version": "m", "score": 0.5}
     ]
+
+
+def test_a_push_waits_for_a_label_studio_that_is_away(studio: Studio) -> None:
+    waits: list[float] = []
+    client = LabelStudioClient(studio.url, None, sleep=waits.append)
+    studio.faults["/api/predictions/"] = [503, 429]
+    client.push_prediction("7", [], model_version="m", score=0.5)
+    assert len(studio.predictions) == 1 and waits == [1.0, 4.0]
+    studio.faults["/api/predictions/"] = [400]  # our own fault: said again it is no better
+    with pytest.raises(FetchFailed, match="with 400"):
+        client.push_prediction("7", [], model_version="m", score=0.5)
+    assert len(waits) == 2
+    with Studio() as gone:
+        away = LabelStudioClient(gone.url, None, sleep=waits.append)
+    with pytest.raises(FetchFailed, match="cannot be reached"):
+        away.push_prediction("7", [], model_version="m", score=0.5)
+    assert waits[2:] == [1.0, 4.0, 15.0]

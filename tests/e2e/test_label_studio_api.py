@@ -257,6 +257,44 @@ def test_basic_auth_from_label_studio(
         server.stop()
 
 
+def test_start_training_in_label_studio_makes_weights_that_load(
+    studio: LabelStudio, server: Server, weights: dict[str, str], movie: Path, tmp_path: Path
+) -> None:
+    project = studio.project("training", config("video_track"))
+    tasks = [studio.upload(project, movie), studio.upload(project, movie)]
+    ml = studio.connect(project, server.url)
+    studio.api("POST", f"/api/ml/{ml}/train")  # refused here: it is off by default
+    assert "EDGETAM_LABEL_TRAIN_ON_START_TRAINING=true" in until(server.log)
+    assert all(j["kind"] == "track" for j in server.jobs())
+    studio.api("DELETE", f"/api/ml/{ml}")
+    for task in tasks:  # a person's own boxes, no track of ours among them
+        boxes = [keyframe(f, truth(f - 1)["disc"]) for f in (1, 20, FRAMES)]
+        submitted = {"result": [region(f"d{task}", "Object", boxes)]}
+        studio.api("POST", f"/api/tasks/{task}/annotations/", json=submitted)
+    teaching = Server(
+        tmp_path, studio, train_on_start_training="true", training_steps=2, **weights
+    ).start()
+    try:
+        ml = studio.connect(project, teaching.url)
+        studio.api("POST", f"/api/ml/{ml}/train")
+        (job,) = teaching.jobs()
+        assert (job["kind"], job["project"]) == ("training", str(project))
+        found = until(lambda: next((j for j in teaching.jobs() if j["weights"]), None), 600)
+        assert found["state"] == "done" and found["done"] == found["total"] == 2
+        assert set(found["before"]) == set(found["after"])
+    finally:
+        teaching.stop()
+    taught = Server(tmp_path, studio, **{**weights, "checkpoint": found["weights"]}).start()
+    try:
+        assert taught.health()["model_version"] != server.health()["model_version"]
+        ml = studio.connect(project, taught.url)
+        box = region("x", "Object", [keyframe(1, truth(0)["disc"])])
+        (answer,) = studio.interactive(ml, tasks[0], [box])
+        assert answer["id"] == "x"
+    finally:
+        taught.stop()
+
+
 def test_doctor_finds_nothing_wrong_and_then_everything(
     studio: LabelStudio, server: Server, tmp_path: Path
 ) -> None:
