@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from studio_double import Studio
 
 PHOTO, MOVIE = {"photo": "/data/p.png"}, {"movie": "/data/m.mp4"}
-WITH_A_SENTENCE = {400, 404, 405, 413, 422, 429, 502, 503}
+WITH_A_SENTENCE = {400, 404, 405, 409, 413, 422, 429, 502, 503}
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,9 @@ def seeds() -> list[tuple[str, dict[str, Any]]]:
         ("/webhook", hook),
         ("/webhook", {"action": "ANNOTATIONS_DELETED", "annotations": [{"id": 1}],
                       "project": {"id": 1}}),
+        ("/webhook", {"action": "START_TRAINING", "project": {"id": 1, "title": "cats"}}),
+        ("/predict", predict_body(VIDEO_CONFIG, MOVIE, [], event="track_progress",
+                                  session_id="a+b")),
         ("/webhook", {"action": "TASKS_DELETED", "tasks": [{"id": 5}], "project": {"id": 1}}),
     ]  # fmt: skip
 

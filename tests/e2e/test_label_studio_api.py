@@ -248,11 +248,19 @@ def test_basic_auth_from_label_studio(
         assert requests.get(server.url + "/versions", timeout=10).status_code == 401
         project = studio.project("with a door", config("image_brush"))
         task = studio.upload(project, write_image(tmp_path / "scene.png"))
+        # Label Studio shows a person the reason phrase of what we answer, and nothing else
+        asked = {"project": project, "url": server.url, "title": "edgetam"}
+        refused = studio.api("POST", "/api/ml", json=asked, check=False)
+        assert refused.status_code >= 400 and "Credentials are missing" in refused.text
         ml = studio.connect(
             project, server.url, auth_method="BASIC_AUTH", basic_auth_user="ls",
             basic_auth_pass="secret",
         )  # fmt: skip
         assert studio.interactive(ml, task, [click(90 / 4.8, 110 / 3.2)])
+        unknown = {"task": task, "context": {"result": [click(50, 50, "Nobody")]}}
+        path = f"/api/ml/{ml}/interactive-annotating"
+        told = str(studio.api("POST", path, json=unknown).json()["errors"])
+        assert "No output tag has the label 'Nobody'; add" in told
     finally:
         server.stop()
 
