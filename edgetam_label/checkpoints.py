@@ -135,6 +135,7 @@ def load_model(
     device: str = AUTO,
     *,
     checkpoint_dir: Path | None = None,
+    image_size: int | None = None,
 ) -> EdgeTAM:
     """A model ready for inference, with `.identity` (name, checkpoint and config hashes).
 
@@ -142,31 +143,38 @@ def load_model(
     checkpoint: a file, a known name, or `random` for seeded random weights; None: the model's own.
     device: auto | cpu | cuda | mps.
     checkpoint_dir: where downloaded checkpoints lie; None: the user's cache folder.
+    image_size: another input resolution than the one that the weights were trained at: faster,
+        and less exact the farther it is from that. The identity's name says so.
 
     Raises CheckpointError or ConfigError, each saying what to do.
     """
     where = resolve_device(device)
     choice = choose_model(name_or_path, checkpoint, checkpoint_dir)
-    return build_model(choice).to(where)
+    return build_model(choice, image_size).to(where)
 
 
-def build_model(choice: ModelChoice) -> EdgeTAM:
+def build_model(choice: ModelChoice, image_size: int | None = None) -> EdgeTAM:
     """Build and fill the chosen model on the CPU, in eval mode."""
     import torch
 
     from edgetam_label.modeling.edgetam import EdgeTAM
     from edgetam_label.session_types import ModelIdentity
     from edgetam_label.state_dicts import load_weights, read_weights
+    from edgetam_label.track_mode import TrackMode
 
     weights = read_weights(choice.checkpoint) if choice.checkpoint is not None else None
     config = _config_of(choice, weights.config if weights else None)
+    mode = TrackMode()
+    if image_size is not None and image_size != config.image_size:
+        mode = TrackMode(image_size=image_size)
+        config = config.at_size(image_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
         model = EdgeTAM(config)
     if weights is not None:
         load_weights(model, weights)
     digest = file_sha256(choice.checkpoint) if choice.checkpoint else f"random-{RANDOM_SEED}"
-    model.identity = ModelIdentity(config.name, digest, config.sha256)
+    model.identity = mode.mark(ModelIdentity(config.name, digest, config.sha256))
     return model.eval().requires_grad_(False)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,20 @@ class ModelConfig:
             raise ConfigError(
                 f"Model config {self.name}: {key} = {getattr(self, key)!r} must be {wanted}."
             )
+
+    def at_size(self, image_size: int) -> ModelConfig:
+        """The same network for another input size, which no weight depends on.
+
+        Raises ConfigError with the sizes that can be used.
+        """
+        step = 16 * math.lcm(2, self.latent_grid)
+        if image_size < step or image_size % step:
+            near = max(step, round(image_size / step) * step)
+            raise ConfigError(
+                f"Image size {image_size} does not suit the model {self.name}, which can take "
+                f"multiples of {step}; the nearest is {near}."
+            )
+        return replace(self, image_size=image_size)
 
     @property
     def feature_size(self) -> int:

@@ -26,6 +26,7 @@ from edgetam_label.modeling.fused import fuse
 from edgetam_label.predictor import ImageEmbedding, ImagePredictor
 from edgetam_label.prompts import Prompt
 from edgetam_label.sessions import LabelSession, ModelIdentity, SessionStore, TrackingJob
+from edgetam_label.track_mode import TrackMode
 from edgetam_label.track_plan import ObjectHistory, first_invalid, histories, latest_job, moved
 from edgetam_label.tracker import DIRECTIONS, TrackedFrame, TrackerSettings, VideoTracker
 from edgetam_label.turnstile import Turnstile
@@ -98,7 +99,10 @@ class Labeler:
     ) -> None:
         self.model = fuse(model)
         self.store = store
-        self.identity: ModelIdentity | None = getattr(model, "identity", None)
+        identity: ModelIdentity | None = getattr(model, "identity", None)
+        if identity is not None and settings is not None:
+            identity = TrackMode(settings.every).mark(identity)
+        self.identity = identity
         self.turnstile = Turnstile()
         self._settings = settings
         self._limits = BatchLimits(batch_masks, batch_seconds)
@@ -214,6 +218,7 @@ class Labeler:
     def _check_model(self, session: LabelSession) -> None:
         if session.model is not None and self.identity is not None:
             if session.num_masks and session.model != self.identity:
+                _check_mode(session.id, session.model, self.identity)
                 raise UsageError(
                     f"Session {session.id} was tracked with {session.model.name} (checkpoint "
                     f"{session.model.checkpoint_sha256[:12]}), this model is {self.identity.name} "
@@ -431,6 +436,16 @@ class EmbeddingCache:
             self._bytes += embedding.features.num_bytes
             while self._bytes > self._max_bytes and len(self._entries) > 1:
                 self._bytes -= self._entries.popitem(last=False)[1].features.num_bytes
+
+
+def _check_mode(session_id: str, theirs: ModelIdentity, ours: ModelIdentity) -> None:
+    (their_name, their_mode), (our_name, our_mode) = TrackMode.of(theirs), TrackMode.of(ours)
+    same = (their_name, theirs.checkpoint_sha256) == (our_name, ours.checkpoint_sha256)
+    if same and their_mode != our_mode:
+        raise UsageError(
+            f"Session {session_id} was tracked with {their_mode}, now it is {our_mode}; its masks "
+            f"would be mixed. Go on with {their_mode}, or start a new session."
+        )
 
 
 def _replay(

@@ -82,19 +82,22 @@ class MemoryBank:
         return tuple(self._conditioning)
 
     def select(
-        self, frame_idx: int, num_frames: int, *, reverse: bool
+        self, frame_idx: int, num_frames: int, *, reverse: bool, every: int = 1
     ) -> tuple[list[tuple[Tensor, int]], list[Tensor]]:
         """What frame `frame_idx` attends to, in order (SAM 2, section 4).
 
         Maps with temporal index: every conditioning frame, then the frames before it (after it, in
         reverse) from the farthest to the nearest. Pointers: conditioning frames in the past
         (future, in reverse), then the frames before it from the nearest on.
+
+        every: only multiples of it count as frames, for a tracker that skips the others.
         """
         last = self._config.num_maskmem - 1
-        step = 1 if reverse else -1
+        step = every if reverse else -every
+        nearest = (frame_idx // every + 1 if reverse else (frame_idx - 1) // every) * every
         maps = [(m.tokens, last) for m in self._conditioning.values()]
         for distance in range(last, 0, -1):
-            memory = self._passing(frame_idx + step * distance)
+            memory = self._passing(nearest + step * (distance - 1))
             if memory is not None:
                 maps.append((memory.tokens, distance - 1))
         pointers = [
@@ -103,7 +106,7 @@ class MemoryBank:
             if (t >= frame_idx if reverse else t <= frame_idx)
         ]
         for distance in range(1, min(num_frames, self._config.max_object_pointers)):
-            neighbour = frame_idx + step * distance
+            neighbour = nearest + step * (distance - 1)
             if not 0 <= neighbour < num_frames:
                 break
             memory = self._passing(neighbour)

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgetam_label.errors import PromptError
+from edgetam_label.errors import PromptError, UsageError
+from edgetam_label.flow import FlowCarrier, Grey, grey_picture
 from edgetam_label.frames import Frames
 from edgetam_label.masks import Mask, small_components
 from edgetam_label.memory import DTYPES, FrameMemory, MemoryBank
@@ -36,6 +37,8 @@ class TrackerSettings:
     corrections_condition: a correction becomes a conditioning frame, which every later frame
         attends to. Upstream's default is off, and its users find corrections too weak so.
     fill_hole_area: pixels of the low-resolution mask; None takes the model config's.
+    every: the network sees the frames whose index is a multiple of it, and those with a prompt;
+        in between, masks follow the optical flow. 1: all frames, as upstream.
     feature_cache_bytes: budget for encoded frames. spill_bytes: budget of the temporary file for
         memories outside the attention window, per object.
     """
@@ -44,6 +47,11 @@ class TrackerSettings:
     fill_hole_area: int | None = None
     feature_cache_bytes: int = 24 * 2**20
     spill_bytes: int = 2 * 2**30
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise UsageError(f"every = {self.every} is not usable; 1 tracks every frame.")
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,15 @@ class TrackedFrame:
     absent: bool
     prompted: bool
     low_res_logits: Tensor
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A frame of a pass. image: for the network, if it sees this one. grey: for optical flow."""
+
+    frame_idx: int
+    image: Tensor | None
+    grey: Grey | None
 
 
 @dataclass
@@ -221,28 +238,34 @@ class VideoTracker:
     ) -> Generator[TrackedFrame, None, None]:
         step = -1 if reverse else 1
         total = abs(stop - start)
+        carrier = FlowCarrier() if self.settings.every > 1 else None
         with Prefetch(self._inputs(start, stop, step)) as ahead:
-            for done, (frame_idx, image) in enumerate(ahead):
+            for done, seen in enumerate(ahead):
                 if cancel is not None and cancel():
                     return
-                joined = [obj_id for obj_id in chosen if (frame_idx - anchors[obj_id]) * step >= 0]
-                yield from self._visit(joined, frame_idx, image, reverse)
+                joined = [o for o in chosen if (seen.frame_idx - anchors[o]) * step >= 0]
+                yield from self._visit(joined, seen, reverse, carrier)
                 if progress is not None:
                     progress(done + 1, total)
         for obj_id in chosen:
             if obj_id in self._objects and stop == (-1 if reverse else len(self.frames)):
                 self._objects[obj_id].stale.discard("backward" if reverse else "forward")
 
-    def _inputs(self, start: int, stop: int, step: int) -> Iterator[tuple[int, Tensor]]:
-        """Frames as the network sees them: made ahead, so decoding costs the pass no time."""
+    def _inputs(self, start: int, stop: int, step: int) -> Iterator[_Seen]:
+        """Frames as they are looked at: made ahead, so decoding costs the pass no time."""
         size, device = self.model.config.image_size, self.model.device
+        every = self.settings.every
         for frame_idx, pixels in self.frames.iter(start, stop, step):
-            yield frame_idx, frame_to_input(pixels, size, device)
+            image = frame_to_input(pixels, size, device) if frame_idx % every == 0 else None
+            yield _Seen(frame_idx, image, grey_picture(pixels) if every > 1 else None)
 
     def _visit(
-        self, joined: Sequence[int], frame_idx: int, image: Tensor, reverse: bool
+        self, joined: Sequence[int], seen: _Seen, reverse: bool, carrier: FlowCarrier | None
     ) -> Iterator[TrackedFrame]:
         """One frame of a pass, object by object."""
+        frame_idx = seen.frame_idx
+        if carrier is not None and seen.grey is not None:
+            carrier.arrive(seen.grey)
         started: Tensor | None = None
         for obj_id in joined:
             obj = self._objects.get(obj_id)  # may be removed while the caller holds the pass
@@ -250,11 +273,16 @@ class VideoTracker:
                 continue
             # a prompted frame's mask is the person's answer; tracking does not touch it
             result = obj.prompted.get(frame_idx)
+            skipped = frame_idx % self.settings.every != 0 and frame_idx not in obj.pending
+            if result is None and skipped and carrier is not None:
+                result = carrier.carried(obj_id)
             if result is None:
-                features = self._features.of(frame_idx, image)
+                features = self._features.of(frame_idx, seen.image)
                 if started is None:
                     started = self._start(features)
                 result = self._track(obj, frame_idx, features, started, reverse)
+            if carrier is not None:
+                carrier.show(obj_id, result)
             yield self._to_video(obj, obj_id, frame_idx, result)
 
     @torch.inference_mode()
@@ -287,7 +315,9 @@ class VideoTracker:
     def _attend(
         self, obj: _TrackedObject, frame_idx: int, started: Tensor, reverse: bool
     ) -> Tensor:
-        maps, pointers = obj.bank.select(frame_idx, len(self.frames), reverse=reverse)
+        maps, pointers = obj.bank.select(
+            frame_idx, len(self.frames), reverse=reverse, every=self.settings.every
+        )
         return self.model.attend_memory(started, self.model.assemble_memory(maps, pointers))
 
     @torch.inference_mode()

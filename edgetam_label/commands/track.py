@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,19 @@ DIRECTIONS = {"forward": ("forward",), "backward": ("backward",), "both": ("forw
 @click.option(
     "--max-frames", type=click.IntRange(1), metavar="N", help="At most N new frames a direction."
 )
+@click.option(
+    "--every",
+    type=click.IntRange(1, 32),
+    metavar="K",
+    help="Faster, less exact: the model sees every K-th frame, optical flow moves the masks in "
+    "between.",
+)
+@click.option(
+    "--image-size",
+    type=click.IntRange(min=32),
+    metavar="N",
+    help="Faster, less exact: the model sees frames of N x N pixels instead of its own size.",
+)
 @click.option("--name", help="The session's name; by default the file's.")
 @model_options
 @db_option
@@ -64,6 +78,8 @@ def track(
     masks: tuple[str, ...],
     direction: str | None,
     max_frames: int | None,
+    every: int | None,
+    image_size: int | None,
     name: str | None,
     model: str | None,
     checkpoint: str | None,
@@ -90,6 +106,7 @@ def track(
     settings = Settings.load(model=model, checkpoint=checkpoint, device=device, db=db)
     flags = (("--db", db), ("--model", model), ("--checkpoint", checkpoint), ("--device", device))
     request = _request(objects, clicks, boxes, masks, direction, max_frames, flags)
+    request = replace(request, every=every, image_size=image_size)
     if video is not None:
         if not request.prompts:
             raise UsageError(

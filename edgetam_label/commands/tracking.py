@@ -18,12 +18,13 @@ import click
 from edgetam_label.checkpoints import AUTO, RANDOM, load_model
 from edgetam_label.frames import Frames
 from edgetam_label.labeler import Labeler, TrackSummary
-from edgetam_label.modeling import EdgeTAM
 from edgetam_label.options import progress_bar
 from edgetam_label.prompt_flags import ObjectFlag, check_frames, check_objects
 from edgetam_label.prompts import Prompt
 from edgetam_label.sessions import LabelObject, LabelSession, SessionStore
 from edgetam_label.settings import Settings
+from edgetam_label.track_mode import TrackMode
+from edgetam_label.tracker import TrackerSettings
 
 BOTH = ("forward", "backward")
 
@@ -32,7 +33,8 @@ BOTH = ("forward", "backward")
 class Request:
     """What was typed.
 
-    directions: None where it was not said. flags: (name, value) to repeat when going on.
+    directions, every, image_size: None where it was not said. flags: (name, value) to repeat when
+    going on; the mode need not be, a session keeps to its own.
     """
 
     objects: tuple[ObjectFlag, ...]
@@ -40,6 +42,8 @@ class Request:
     directions: tuple[str, ...] | None
     max_frames: int | None
     flags: tuple[tuple[str, str | None], ...] = ()
+    every: int | None = None
+    image_size: int | None = None
 
     def resume_command(self, session_id: str) -> str:
         """The command that goes on with the session."""
@@ -68,14 +72,25 @@ def open_frames(session: LabelSession | None, source: str | None) -> Frames:
         return Frames.open(source, progress=progress)
 
 
-def load_for(settings: Settings, session: LabelSession | None) -> EdgeTAM:
-    """The model that was asked for; a session goes on with its own unless told otherwise."""
-    name, checkpoint = settings.model, settings.checkpoint
-    if session is not None and session.model is not None and (name, checkpoint) == (AUTO, None):
-        name = session.model.name
-        if session.model.checkpoint_sha256.startswith(RANDOM):
-            checkpoint = RANDOM
-    return load_model(name, checkpoint, settings.device, checkpoint_dir=settings.checkpoint_dir)
+def labeler_for(
+    store: SessionStore, settings: Settings, session: LabelSession | None, request: Request
+) -> Labeler:
+    """With the model that was asked for; a session goes on with its own unless told otherwise."""
+    name, checkpoint, mode = settings.model, settings.checkpoint, TrackMode()
+    if session is not None and session.model is not None:
+        own, mode = TrackMode.of(session.model)
+        if (name, checkpoint) == (AUTO, None):
+            name = own
+            if session.model.checkpoint_sha256.startswith(RANDOM):
+                checkpoint = RANDOM
+    model = load_model(
+        name,
+        checkpoint,
+        settings.device,
+        checkpoint_dir=settings.checkpoint_dir,
+        image_size=request.image_size or mode.image_size,
+    )
+    return Labeler(model, store, settings=TrackerSettings(every=request.every or mode.every))
 
 
 def track_new(
@@ -85,7 +100,7 @@ def track_new(
     check_objects(request.prompts, request.objects)
     with open_frames(None, source) as frames:
         _check(request, frames)
-        labeler = Labeler(load_for(settings, None), store)
+        labeler = labeler_for(store, settings, None, request)
         session = labeler.create_session(frames, name=name)
         return _run(labeler, session, frames, request)
 
@@ -97,7 +112,7 @@ def track_on(store: SessionStore, settings: Settings, session_id: str, request: 
     check_objects(request.prompts, request.objects, known)
     with open_frames(session, None) as frames:
         _check(request, frames)
-        labeler = Labeler(load_for(settings, session), store)
+        labeler = labeler_for(store, settings, session, request)
         return _run(labeler, session, frames, request)
 
 

@@ -1,0 +1,87 @@
+"""Optical flow between neighbouring frames, to carry a mask over frames that the network skips.
+
+Dense Inverse Search (Kroeger et al. 2016) on small grey pictures: a few milliseconds a frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgetam_label.modeling import ObjectMask
+
+SIDE = 256  # of the grey pictures, stretched as the network's input is
+
+Flow = NDArray[np.float32]
+Grey = NDArray[np.uint8]
+
+
+def grey_picture(frame: NDArray[np.uint8]) -> Grey:
+    """(H, W, 3) uint8 RGB → (SIDE, SIDE) uint8."""
+    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, dtype=np.uint8)
+
+
+class FlowCarrier:
+    """The masks of a pass on the frame before, moved to where they are now.
+
+    Call `arrive` for every frame, then `carried` or `show` for each object.
+    """
+
+    def __init__(self) -> None:
+        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._before: Grey | None = None
+        self._now: Grey | None = None
+        self._flow: Flow | None = None
+        self._shown: dict[int, ObjectMask] = {}
+        self._old: dict[int, ObjectMask] = {}
+
+    def arrive(self, grey: Grey) -> None:
+        """Go on to the next frame of the pass."""
+        self._before, self._now, self._flow = self._now, grey, None
+        self._old, self._shown = self._shown, {}
+
+    def show(self, obj_id: int, result: ObjectMask) -> None:
+        """What an object's mask is on this frame."""
+        self._shown[obj_id] = result
+
+    def carried(self, obj_id: int) -> ObjectMask | None:
+        """An object's mask moved here from the frame before; None if there was none."""
+        old = self._old.get(obj_id)
+        if old is None or self._before is None or self._now is None:
+            return None
+        if float(old.object_score) <= 0:
+            return old
+        if self._flow is None:  # once for all objects
+            self._flow = flow_between(self._dis, self._now, self._before)
+        return replace(old, low_res_logits=carry(old.low_res_logits, self._flow))
+
+
+def flow_between(dis: Any, now: Grey, before: Grey) -> Flow:
+    """(SIDE, SIDE, 2): what is at p in `now` was at p + flow[p] in `before`."""
+    flow: Flow = dis.calc(now, before, None)
+    return flow
+
+
+def carry(low_res_logits: Tensor, flow: Flow) -> Tensor:
+    """Logits (1, 1, h, w) of the frame before, moved along `flow_between(…)`."""
+    logits = low_res_logits[0, 0].float().cpu().numpy()
+    height, width = logits.shape
+    scale = np.array([width / SIDE, height / SIDE], dtype=np.float32)
+    steps = cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) * scale
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    moved = cv2.remap(
+        logits,
+        x + steps[..., 0],
+        y + steps[..., 1],
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return torch.from_numpy(moved)[None, None].to(low_res_logits.device)
