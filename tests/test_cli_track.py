@@ -106,6 +106,24 @@ def test_max_frames_then_resume_equals_one_go(clip: DemoClip, db: Path) -> None:
     assert masks(db, session_id) == masks(db, whole)
 
 
+def test_a_mode_is_kept_and_not_mixed(clip: DemoClip, db: Path) -> None:
+    """The model's name says how it was tracked; going on needs no flag, and allows no other."""
+    fast = ["--every", 3, "--image-size", 64]
+    part = good("track", clip.path, *DOG, *TINY, *fast, "--max-frames", 5).stdout.strip()
+    shown = json.loads(good("sessions", "show", part, "--json").stdout)
+    assert shown["model"]["name"] == "tiny+image-size=64+every=3"
+    good("track", "--resume", part, "--device", "cpu")
+    whole = good("track", clip.path, *DOG, *TINY, *fast).stdout.strip()
+    assert masks(db, part) == masks(db, whole)
+    assert masks(db, whole) != masks(db, good("track", clip.path, *DOG, *TINY).stdout.strip())
+    text = one_sentence(
+        run("track", "--resume", part, "--every", 1, "--click", "1,4,9,9,-", *TINY), 2
+    )
+    assert "--every 3" in text and "start a new session" in text
+    text = one_sentence(run("track", clip.path, *DOG, *TINY, "--image-size", 100), 2)
+    assert "multiples of 64" in text
+
+
 def test_a_correction_changes_only_its_object(clip: DemoClip, db: Path) -> None:
     both = [*DOG, "--object", "2:ball", "--click", "2,0,119,58"]
     session_id = good("track", clip.path, *both, *TINY).stdout.strip()
