@@ -70,6 +70,9 @@ COMMANDS: dict[str, LazyCommand] = {
     "checkpoints": LazyCommand(
         "edgetam_label.commands.checkpoints:checkpoints", "List, download and verify weights."
     ),
+    "onnx": LazyCommand(
+        "edgetam_label.commands.onnx:onnx", "Write the whole pipeline as ONNX files."
+    ),
     "doctor": LazyCommand(
         "edgetam_label.commands.doctor:doctor", "Check this installation; name the exact fixes."
     ),

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def model_options(command: F) -> F:
-    """--model, --checkpoint, --device."""
+def weights_options(command: F) -> F:
+    """--model, --checkpoint."""
     options = (
         click.option(
             "--model",
@@ -37,15 +37,20 @@ def model_options(command: F) -> F:
             help="Weights for the model; `random` takes seeded random weights, for trials only. "
             "[EDGETAM_LABEL_CHECKPOINT]",
         ),
-        click.option(
-            "--device",
-            metavar="auto|cpu|cuda|mps",
-            help="Where the model runs (default auto). [EDGETAM_LABEL_DEVICE]",
-        ),
     )
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def model_options(command: F) -> F:
+    """--model, --checkpoint, --device."""
+    device = click.option(
+        "--device",
+        metavar="auto|cpu|cuda|mps",
+        help="Where the model runs (default auto). [EDGETAM_LABEL_DEVICE]",
+    )
+    return weights_options(device(command))
 
 
 def db_option(command: F) -> F:

@@ -105,11 +105,14 @@ class DecoderOutput:
 
     def best(self) -> DecoderOutput:
         """Keep the mask of the highest predicted IoU, and its token where there is one per mask."""
-        rows, pick = torch.arange(self.iou.shape[0], device=self.iou.device), self.iou.argmax(1)
-        tokens = self.tokens[rows, pick][:, None] if self.tokens.shape[1] > 1 else self.tokens
+        pick = self.iou.argmax(1, keepdim=True)
+        height, width = self.low_res_logits.shape[-2:]
+        tokens = self.tokens
+        if tokens.shape[1] > 1:
+            tokens = tokens.gather(1, pick[..., None].expand(-1, -1, tokens.shape[-1]))
         return DecoderOutput(
-            self.low_res_logits[rows, pick][:, None],
-            self.iou[rows, pick][:, None],
+            self.low_res_logits.gather(1, pick[..., None, None].expand(-1, -1, height, width)),
+            self.iou.gather(1, pick),
             tokens,
             self.object_score,
         )
@@ -207,7 +210,7 @@ def _replace_unstable(single: DecoderOutput, best: DecoderOutput) -> DecoderOutp
     logits = single.low_res_logits.flatten(1)
     inner = (logits > STABILITY_DELTA).sum(1, dtype=torch.float32)
     outer = (logits > -STABILITY_DELTA).sum(1, dtype=torch.float32)
-    stability = torch.where(outer > 0, inner / outer, torch.ones_like(outer))
+    stability = torch.where(outer > 0, inner / outer, 1.0)
     stable = stability >= STABILITY_THRESHOLD
     return DecoderOutput(
         torch.where(stable[:, None, None, None], single.low_res_logits, best.low_res_logits),

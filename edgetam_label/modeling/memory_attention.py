@@ -6,6 +6,7 @@ have no place to rotate to.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -122,7 +123,7 @@ class MemoryAttention(nn.Module):
 
     def finish(self, started: Tensor, memory: Memory) -> Tensor:
         """The rest, from `start`'s (B or 1, N, C) and an object's memory → (B, C, h, w)."""
-        side = round(started.shape[1] ** 0.5)
+        side = math.isqrt(started.shape[1])
         channels, device = started.shape[-1], started.device
         query_rotation = axial_rotation(channels, side, device)
         key_rotation = axial_rotation(channels, memory.grid, device)

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from edgetam_label.modeling.layers import LayerNorm2d
 
@@ -61,9 +62,8 @@ class PromptEncoder(nn.Module):
 
         One padding token always follows, as in training without boxes.
         """
-        batch = points.shape[0]
-        points = torch.cat((points + 0.5, points.new_zeros(batch, 1, 2)), dim=1)
-        labels = torch.cat((labels, labels.new_full((batch, 1), NO_POINT)), dim=1)
+        points = F.pad(points + 0.5, (0, 0, 0, 1))
+        labels = F.pad(labels, (0, 1), value=NO_POINT)
         position = self.pe_layer(points / self.image_size)
         kinds = torch.cat([self.not_a_point_embed.weight, *self.point_embeddings.parameters()])
         is_point = (labels != NO_POINT)[..., None]
