@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgetam_label.errors import EdgeTAMLabelError
+from edgetam_label.turnstile import Turnstile
 
 from .faults import ModelLoading
-from .turnstile import Turnstile
 
 if TYPE_CHECKING:
     from edgetam_label.modeling import EdgeTAM

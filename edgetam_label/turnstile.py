@@ -1,32 +1,42 @@
-"""A fair lock: whoever asked first goes first, so that no track starves another."""
+"""Fair use of one accelerator: short turns, first come first served, clicks before tracks.
+
+A track takes a turn per frame and goes to the end of the queue after each, so that two annotators'
+tracks advance in step, and a click waits for one frame at most.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
+from collections.abc import Iterator
 from types import TracebackType
 
 
 class Turnstile:
-    """`with turnstile:` around one frame's work. Not reentrant.
+    """A lock with two queues, each first come first served. Not reentrant.
 
     An ordinary lock lets the thread that just released it take it again at once; two annotators
-    on one model would then wait for each other's whole videos.
+    on one model would then wait for each other's whole videos. `with turnstile:` is a patient turn.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._busy = False
-        self._queue: deque[threading.Event] = deque()
+        self._urgent: deque[threading.Event] = deque()
+        self._patient: deque[threading.Event] = deque()
+
+    @contextlib.contextmanager
+    def turn(self, *, urgent: bool) -> Iterator[None]:
+        """One turn; urgent ones (a person is waiting) go first."""
+        self._enter(self._urgent if urgent else self._patient)
+        try:
+            yield
+        finally:
+            self._leave()
 
     def __enter__(self) -> None:
-        with self._lock:
-            if not self._busy:
-                self._busy = True
-                return
-            turn = threading.Event()
-            self._queue.append(turn)
-        turn.wait()
+        self._enter(self._patient)
 
     def __exit__(
         self,
@@ -34,8 +44,22 @@ class Turnstile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._leave()
+
+    def _enter(self, queue: deque[threading.Event]) -> None:
         with self._lock:
-            if self._queue:
-                self._queue.popleft().set()  # handed over: stays busy
+            if not self._busy:
+                self._busy = True
+                return
+            ticket = threading.Event()
+            queue.append(ticket)
+        ticket.wait()
+
+    def _leave(self) -> None:
+        # the turn is handed over, not freed: a newcomer cannot slip in before the queue
+        with self._lock:
+            queue = self._urgent or self._patient
+            if queue:
+                queue.popleft().set()
             else:
                 self._busy = False

@@ -247,7 +247,7 @@ def test_the_deadline_gives_what_is_there_and_the_rest_is_pushed(
         assert whole["value"] == pushed["result"][0]["value"]
 
 
-def _until(true: Any, seconds: float = 20) -> None:
+def _until(true: Any, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
