@@ -16,7 +16,7 @@ from edgetam_label.modeling import EdgeTAM, ImageFeatures
 from edgetam_label.modeling.fused import fuse
 from edgetam_label.preprocess import (
     image_to_input,
-    logits_to_size,
+    logits_to_mask,
     mask_to_input,
     prompt_points,
 )
@@ -133,8 +133,10 @@ class ImagePredictor:
                 embedding, prompt, None if low_res_logits is None else low_res_logits[i], multimask
             )
             low_res, iou, score = output
-            masks = logits_to_size(low_res, embedding.height, embedding.width)[0] > 0
-            array = masks.cpu().numpy()
+            height, width = embedding.height, embedding.width
+            array = np.stack(
+                [logits_to_mask(mask[None, None], height, width) for mask in low_res[0]]
+            )
             if max_hole_area or max_speck_area:
                 array = np.stack([clean_mask(m, max_hole_area, max_speck_area) for m in array])
             answers.append(

@@ -80,6 +80,33 @@ def test_decoder_and_memory_encoder(model):
     assert close(ours[1], reference[1])
 
 
+@torch.inference_mode()
+def test_several_prompts_and_objects_at_once(model, monkeypatch):
+    monkeypatch.setattr(fused_linear, "HIDDEN_BYTES", 2**14)  # blocks also where maps are small
+    c, generator = model.config, torch.Generator().manual_seed(5)
+    features = model.encode_image(pixels(model))
+    points = torch.tensor([[[20.0, 30.0], [90.0, 70.0]], [[64.0, 64.0], [3.0, 120.0]]])
+    labels = torch.tensor([[1, 0], [2, 3]])
+    previous = torch.randn(2, 1, c.low_res_size, c.low_res_size, generator=generator)
+    tokens = c.num_latents + c.num_latents_2d
+    maps = [(torch.randn(2, tokens, c.memory_dim, generator=generator), i) for i in range(2)]
+    pointers = [torch.randn(2, c.d_model, generator=generator)]
+    outputs = []
+    for m in (model, fuse(model)):
+        started = m.start_attention(features.top)
+        attended = m.attend_memory(started, m.assemble_memory(maps, pointers))
+        decoded = m.decode_masks(
+            features.top, features.high_res, points, labels, previous, multimask=False
+        )
+        gated = m.gate_by_presence(decoded)
+        memory = m.encode_memory(
+            features.top.expand(2, -1, -1, -1), gated.low_res_logits, binarize=True
+        )
+        outputs.append((attended, decoded.low_res_logits, decoded.iou, gated.pointer, memory))
+    for ours, reference in zip(outputs[1], outputs[0], strict=True):
+        assert ours.shape == reference.shape and close(ours, reference)
+
+
 def test_the_original_is_left_alone(model):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     ours = fuse(model)

@@ -12,9 +12,9 @@ from edgetam_label.modeling.repvit import ConvNorm
 
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
-# An MLP's hidden rows are made and used up in blocks of about this many bytes: they stay in cache,
-# and no block is so large that the allocator fetches fresh pages from the system for it.
-HIDDEN_BYTES = 4 * 2**20
+# An MLP's hidden rows are made and used up in equal blocks of at most this many bytes: they stay in
+# cache, and no block is so large that the allocator fetches fresh pages from the system for it.
+HIDDEN_BYTES = 8 * 2**20
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: str = "none") -> Tensor:
@@ -79,13 +79,12 @@ class ResidualMLP(nn.Module):
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
         added = rows if plus is None else plus.reshape(rows.shape)
-        step = max(1, HIDDEN_BYTES // (4 * len(self.widen.weight)))
-        if len(rows) <= step or x.device.type != "cpu":
+        blocks = -(-rows.shape[0] * 4 * len(self.widen.weight) // HIDDEN_BYTES)
+        if blocks <= 1 or x.device.type != "cpu":
             return self._rows(rows, added).view_as(x)
         out = torch.empty_like(rows)
-        for start in range(0, len(rows), step):
-            some = slice(start, start + step)
-            out[some] = self._rows(rows[some], added[some])
+        for block, *inputs in zip(*(t.chunk(blocks) for t in (out, rows, added)), strict=True):
+            block.copy_(self._rows(*inputs))
         return out.view_as(x)
 
     def _rows(self, x: Tensor, plus: Tensor) -> Tensor:
