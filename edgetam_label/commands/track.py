@@ -62,8 +62,8 @@ DIRECTIONS = {"forward": ("forward",), "backward": ("backward",), "both": ("forw
     "--image-size",
     type=click.IntRange(min=32),
     metavar="N",
-    help="Faster, less exact: the model sees N x N pixels instead of the size it was trained at; "
-    "edges get coarser and small objects are lost.",
+    help="Faster, less exact: the model sees N x N pixels instead of the size it was trained at. "
+    "512 takes a quarter of the time of edgetam's 1024; what it loses has not been measured.",
 )
 @click.option("--name", help="The session's name; by default the file's.")
 @model_options
