@@ -259,7 +259,7 @@ def test_basic_auth_from_label_studio(
         assert studio.interactive(ml, task, [click(90 / 4.8, 110 / 3.2)])
         unknown = {"task": task, "context": {"result": [click(50, 50, "Nobody")]}}
         path = f"/api/ml/{ml}/interactive-annotating"
-        told = str(studio.api("POST", path, json=unknown).json()["errors"])
+        (told,) = studio.api("POST", path, json=unknown).json()["errors"]
         assert "No output tag has the label 'Nobody'; add" in told
     finally:
         server.stop()
