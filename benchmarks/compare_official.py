@@ -5,6 +5,7 @@
 Both sides get the same formula weights and the same frames, fp32, the same number of threads. Every
 repetition runs both, one after the other, so that a busy machine slows both; ratios are of medians.
 The bank is full (one conditioning frame, six recent ones, sixteen pointers) before a step is timed.
+On a machine that others use, `--threads 1 --clock cpu` compares processor time instead.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
 import official_edgetam  # noqa: E402
+from arithmetic import count_macs  # noqa: E402
 from formula_weights import formula_frames, formula_state_dict  # noqa: E402
 
 from edgetam_label.config import ModelConfig  # noqa: E402
 from edgetam_label.frames import Frames  # noqa: E402
 from edgetam_label.modeling import EdgeTAM  # noqa: E402
+from edgetam_label.modeling.fused import fuse  # noqa: E402
 from edgetam_label.predictor import ImagePredictor  # noqa: E402
 from edgetam_label.preprocess import frame_to_input, logits_to_size  # noqa: E402
 from edgetam_label.prompts import Click, Prompt  # noqa: E402
@@ -37,7 +41,7 @@ from edgetam_label.tracker import TrackerSettings, VideoTracker  # noqa: E402
 
 FULL_BANK = 17  # frames after which all pointers and memories are there
 CLICKS = [(140, 123), (340, 170), (60, 60), (420, 60), (240, 230)]
-GMAC = {"encode": 19.4, "frame_1_object": 19.4 + 44.5 + 6.3 + 1.8}  # of the official arithmetic
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def long_clip(count: int) -> np.ndarray:
@@ -47,26 +51,35 @@ def long_clip(count: int) -> np.ndarray:
     return frames[order]
 
 
-def timed(work: Callable[[], Any]) -> float:
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
+@dataclass(frozen=True)
+class Timing:
+    """How and how often to measure; `bank`: frames tracked before a step is timed."""
 
+    clock: Callable[[], float]
+    repeats: int
+    clicks: int
+    bank: int
 
-def interleaved(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    for work in sides.values():
+    def of(self, work: Callable[[], Any]) -> float:
+        begin = self.clock()
         work()
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(repeats):
-        for name, work in sides.items():
-            times[name].append(timed(work))
-    return times
+        return self.clock() - begin
 
+    def interleaved(
+        self, sides: dict[str, Callable[[], Any]], repeats: int
+    ) -> dict[str, list[float]]:
+        for work in sides.values():
+            work()
+        times: dict[str, list[float]] = {name: [] for name in sides}
+        for _ in range(repeats):
+            for name, work in sides.items():
+                times[name].append(self.of(work))
+        return times
 
-def matmul_rate() -> float:
-    """GFLOP/s of a large matrix product: what this machine's arithmetic can give."""
-    a = torch.randn(2048, 2048)
-    return 2 * 2048**3 / min(timed(lambda: a @ a) for _ in range(5)) / 1e9
+    def matmul_rate(self) -> float:
+        """GFLOP/s of a large matrix product: what this machine's arithmetic can give."""
+        a = torch.randn(2048, 2048)
+        return 2 * 2048**3 / min(self.of(lambda: a @ a) for _ in range(5)) / 1e9
 
 
 def build_ours() -> EdgeTAM:
@@ -91,21 +104,21 @@ def official_steps(model: Any, clip: np.ndarray, objects: int) -> Iterator:
 
 
 def compare_tracks(
-    ours: EdgeTAM, theirs: Any, objects: int, repeats: int
+    ours: EdgeTAM, theirs: Any, objects: int, timing: Timing
 ) -> tuple[dict[str, list[float]], float, float]:
     """Seconds per frame on both sides; largest logit difference and share of pixels that differ."""
-    clip = long_clip(FULL_BANK + repeats)
+    clip = long_clip(timing.bank + timing.repeats)
     _, mine = our_steps(ours, clip, objects)
     official = official_steps(theirs, clip, objects)
     times: dict[str, list[float]] = {"ours": [], "official": []}
     worst, differing, pixels = 0.0, 0, 0
     for frame_idx in range(len(clip)):
-        begin = time.perf_counter()
+        begin = timing.clock()
         tracked = [next(mine) for _ in range(objects)]
-        middle = time.perf_counter()
+        middle = timing.clock()
         _, _, logits = next(official)
-        end = time.perf_counter()
-        if frame_idx >= FULL_BANK:
+        end = timing.clock()
+        if frame_idx >= timing.bank:
             times["ours"].append(middle - begin)
             times["official"].append(end - middle)
         if objects == 1:
@@ -118,7 +131,7 @@ def compare_tracks(
     return times, worst, differing / max(1, pixels)
 
 
-def compare_clicks(ours: EdgeTAM, theirs: Any, repeats: int) -> dict[str, list[float]]:
+def compare_clicks(ours: EdgeTAM, theirs: Any, timing: Timing) -> dict[str, list[float]]:
     image = formula_frames()[0]
     predictor = ImagePredictor(ours)
     embedding = predictor.embed(image)
@@ -126,62 +139,101 @@ def compare_clicks(ours: EdgeTAM, theirs: Any, repeats: int) -> dict[str, list[f
     official.set_image(image)
     point, label = np.array([[150, 120]]), np.array([1])
     prompt = Prompt(1, clicks=(Click(150, 120),))
-    return interleaved(
+    return timing.interleaved(
         {
             "ours": lambda: predictor.predict(embedding, prompt, multimask=True),
             "official": lambda: official.predict(point, label, multimask_output=True),
         },
-        repeats,
+        timing.clicks,
     )
 
 
+def measure_parts(ours: EdgeTAM, timing: Timing) -> dict[str, dict[str, float]]:
+    """Each part of a frame with a full bank: seconds, multiply-adds, share of a product's rate."""
+    model, config = fuse(ours), ours.config
+    image = frame_to_input(formula_frames()[0], config.image_size, ours.device)
+    features = model.encode_image(image)
+    shape = (1, config.num_latents + config.num_latents_2d, config.memory_dim)
+    maps = [(torch.randn(shape), i) for i in reversed(range(config.num_maskmem))]
+    pointers = [torch.randn(1, config.d_model) for _ in range(config.max_object_pointers)]
+    started = model.start_attention(features.top)
+    memory = model.assemble_memory(maps, pointers)
+    top = model.attend_memory(started, memory)
+    logits = torch.randn(1, 1, config.low_res_size, config.low_res_size)
+    parts: dict[str, Callable[[], Any]] = {
+        "image encoder": lambda: model.encode_image(image),
+        "first self-attention": lambda: model.start_attention(features.top),
+        "memory attention": lambda: model.attend_memory(started, memory),
+        "mask decoder": lambda: model.decode_masks(top, features.high_res, multimask=True),
+        "memory encoder": lambda: model.encode_memory(features.top, logits, binarize=False),
+    }
+    table = {}
+    for name, work in parts.items():
+        macs = count_macs(work)
+        # beside a matrix product each: a machine's clock is not the same from minute to minute
+        rate = timing.matmul_rate()
+        seconds = statistics.median(timing.of(work) for _ in range(max(3, timing.repeats)))
+        reached = 2 * macs / seconds / 1e9
+        table[name] = {
+            "seconds": seconds,
+            "gmac": macs / 1e9,
+            "gflops": reached,
+            "of_matmul": reached / rate,
+        }
+    return table
+
+
 @torch.inference_mode()
-def compare(repeats: int, clicks: int, objects: list[int], sam21: bool) -> dict[str, Any]:
+def compare(timing: Timing, objects: list[int], sam21: bool, float32: bool) -> dict[str, Any]:
     ours = build_ours()
     theirs = official_edgetam.build(ours.state_dict())
     image = frame_to_input(formula_frames()[0], 1024, torch.device("cpu"))
     fused = ImagePredictor(ours).model
     times = {
-        "encode": interleaved(
+        "encode": timing.interleaved(
             {
                 "ours": lambda: fused.encode_image(image),
                 "official": lambda: theirs.forward_image(image),
             },
-            repeats,
+            timing.repeats,
         ),
-        "click": compare_clicks(ours, theirs, clicks),
+        "click": compare_clicks(ours, theirs, timing),
     }
-    worst = differing = 0.0
+    result: dict[str, Any] = {"ratios": {}, "max_abs_diff": 0.0, "pixels_differing": 0.0}
     for count in objects:
         name = f"frame_{count}_object" + ("s" if count > 1 else "")
-        times[name], logits, share = compare_tracks(ours, theirs, count, repeats)
-        worst, differing = max(worst, logits), max(differing, share)
+        times[name], logits, share = compare_tracks(ours, theirs, count, timing)
+        result["max_abs_diff"] = max(result["max_abs_diff"], logits)
+        result["pixels_differing"] = max(result["pixels_differing"], share)
     medians = {
         name: {side: statistics.median(values) for side, values in sides.items()}
         for name, sides in times.items()
     }
-    result: dict[str, Any] = {
-        "ratios": {name: m["official"] / m["ours"] for name, m in medians.items()},
-        "max_abs_diff": worst,
-        "pixels_differing": differing,
-        "seconds": medians,
-        "click_p95_over_median": float(np.quantile(times["click"]["ours"], 0.95))
-        / medians["click"]["ours"],
-        "matmul_gflops": matmul_rate(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+    result["ratios"] = {name: m["official"] / m["ours"] for name, m in medians.items()}
+    result["seconds"] = medians
+    result["spread"] = {
+        name: float(np.quantile(sides["ours"], 0.99 if "frame" in name else 0.95))
+        / medians[name]["ours"]
+        for name, sides in times.items()
     }
-    for name, gmac in GMAC.items():
-        if name in medians:
-            result.setdefault("gflops", {})[name] = 2 * gmac / medians[name]["ours"]
+    result["parts"] = measure_parts(ours, timing)
+    result["matmul_gflops"] = timing.matmul_rate()
+    result["threads"], result["torch"] = torch.get_num_threads(), torch.__version__
+    if float32:
+        exact = EdgeTAM(replace(ours.config, memory_dtype="float32")).eval()
+        exact.load_state_dict(ours.state_dict())
+        with official_edgetam.float32_memories():
+            _, logits, share = compare_tracks(exact, theirs, 1, timing)
+        result["float32_memories"] = {"max_abs_diff": logits, "pixels_differing": share}
     if sam21:
         base_plus = official_edgetam.build_sam21_base_plus()
-        steps = official_steps(base_plus, long_clip(FULL_BANK + 3), 1)
-        seconds = [timed(lambda: next(steps)) for _ in range(FULL_BANK + 3)][FULL_BANK:]
+        steps = official_steps(base_plus, long_clip(timing.bank + 3), 1)
+        seconds = [timing.of(lambda: next(steps)) for _ in range(timing.bank + 3)][timing.bank :]
         result["seconds"]["sam21_base_plus"] = statistics.median(seconds)
-        result["ratios"]["sam21_base_plus"] = (
-            result["seconds"]["sam21_base_plus"] / medians["frame_1_object"]["ours"]
-        )
+        if "frame_1_object" in medians:
+            result["ratios"]["sam21_base_plus"] = (
+                result["seconds"]["sam21_base_plus"] / medians["frame_1_object"]["ours"]
+            )
     return result
 
 
@@ -196,9 +248,20 @@ def show(result: dict[str, Any]) -> None:
             print(f"{name:20}{'':10}{row * 1000:8.0f}ms{ratio:7.2f}x")
     print(f"largest logit difference {result['max_abs_diff']:.1e}")
     print(f"pixels that differ       {100 * result['pixels_differing']:.4f} %")
+    if "float32_memories" in result:
+        exact = result["float32_memories"]
+        print(
+            f"with memories kept in float32: {exact['max_abs_diff']:.1e}, "
+            f"{100 * exact['pixels_differing']:.4f} %"
+        )
+    for name, spread in result["spread"].items():
+        print(f"{name:20} {'p99' if 'frame' in name else 'p95'} / median {spread:.2f}")
     print(f"matrix products          {result['matmul_gflops']:.0f} GFLOP/s on this machine")
-    for name, rate in result.get("gflops", {}).items():
-        print(f"  {name:22} {rate:.0f} GFLOP/s of the official arithmetic")
+    for name, part in result["parts"].items():
+        print(
+            f"  {name:22}{part['seconds'] * 1000:7.0f} ms {part['gmac']:6.2f} GMAC"
+            f"{part['gflops']:6.0f} GFLOP/s, {100 * part['of_matmul']:.0f} % of a matrix product"
+        )
 
 
 def main() -> None:
@@ -208,11 +271,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--clicks", type=int, default=40)
     parser.add_argument("--objects", type=int, nargs="*", default=[1, 5])
+    parser.add_argument("--bank", type=int, default=FULL_BANK, help="frames before timing starts")
     parser.add_argument("--sam21", action="store_true", help="also time SAM 2.1 base+")
+    parser.add_argument(
+        "--float32-memories", action="store_true", help="also compare without bfloat16 memories"
+    )
+    parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     official_edgetam.prepare()
-    result = compare(options.repeats, options.clicks, options.objects, options.sam21)
+    timing = Timing(CLOCKS[options.clock], options.repeats, options.clicks, options.bank)
+    result = compare(timing, options.objects, options.sam21, options.float32_memories)
     if options.json:
         print(json.dumps(result, indent=1))
     else:

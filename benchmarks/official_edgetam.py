@@ -11,6 +11,7 @@ import importlib
 import inspect
 import sys
 import textwrap
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,31 @@ def _cure_perceiver() -> None:
     scope = dict(vars(module))
     exec(cured, scope)  # noqa: S102
     module.PerceiverResampler.forward_2d = scope["forward_2d"]
+
+
+@contextlib.contextmanager
+def float32_memories() -> Iterator[None]:
+    """Memories without the rounding to bfloat16 that upstream applies on every device.
+
+    A difference of one float32 rounding now and then flips a bfloat16 one, which is 65,536 times as
+    large and then remembered; without it only arithmetic is compared.
+    """
+    module = importlib.import_module("sam2.sam2_video_predictor")
+    predictor = module.SAM2VideoPredictor
+    originals = {}
+    for name in ("_run_single_frame_inference", "_run_memory_encoder"):
+        originals[name] = getattr(predictor, name)
+        source = textwrap.dedent(inspect.getsource(originals[name]))
+        exact = source.replace("maskmem_features.to(torch.bfloat16)", "maskmem_features.float()")
+        assert exact != source, "the official predictor changed; look at it again"
+        scope = dict(vars(module))
+        exec(exact, scope)  # noqa: S102
+        setattr(predictor, name, scope[name])
+    try:
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(predictor, name, original)
 
 
 def build(state: dict[str, torch.Tensor], *, fill_hole_area: int = 0) -> Any:
