@@ -114,13 +114,16 @@ def logits_to_size(low_res_logits: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(low_res_logits, (height, width), mode="bilinear", align_corners=False)
 
 
-def logits_to_mask(low_res_logits: Tensor, height: int, width: int) -> Mask:
+def logits_to_mask(
+    low_res_logits: Tensor, height: int, width: int, *, exactly: bool = False
+) -> Mask:
     """(1, 1, h, w) → (height, width) bool: where `logits_to_size` is > 0, up to its rounding.
 
     On a CPU only the part of the frame that can be foreground is computed: an interpolated value
-    is positive only beside a positive logit.
+    is positive only beside a positive logit. exactly: with the very rounding of `logits_to_size`;
+    it decides where logits have two values, as a drawn mask's do, and 0 lies halfway.
     """
-    if low_res_logits.device.type != "cpu":
+    if exactly or low_res_logits.device.type != "cpu":
         full: Mask = (logits_to_size(low_res_logits, height, width)[0, 0] > 0).cpu().numpy()
         return full
     logits = low_res_logits[0, 0].float().numpy()

@@ -426,7 +426,8 @@ class VideoTracker:
         if score <= 0:
             mask = np.zeros((height, width), dtype=bool)
         else:
-            mask = logits_to_mask(result.low_res_logits, height, width)
+            drawn = obj.prompts[frame_idx].mask if frame_idx in obj.prompts else None
+            mask = logits_to_mask(result.low_res_logits, height, width, exactly=drawn is not None)
         return TrackedFrame(
             frame_idx, obj_id, mask, score, score <= 0, frame_idx in obj.prompts,
             result.low_res_logits,

@@ -28,6 +28,13 @@ def test_a_mask_is_where_interpolated_logits_are_positive(side, size, offset):
     assert (mask != (full > 0)).mean() < 1e-5
 
 
+def test_a_drawn_mask_comes_back_to_the_pixel():
+    torch.manual_seed(2)
+    logits = torch.where(torch.rand(1, 1, 16, 16) > 0.5, 10.0, -10.0)
+    expected = (logits_to_size(logits, 120, 176)[0, 0] > 0).numpy()
+    assert (logits_to_mask(logits, 120, 176, exactly=True) == expected).all()
+
+
 def test_single_positive_logits_at_the_border():
     for place in ((0, 0), (0, 63), (63, 0), (63, 63), (0, 30), (30, 63)):
         logits = torch.full((1, 1, 64, 64), -4.0)
