@@ -6,10 +6,10 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
+from edgetam_label.closing import Closing
 from edgetam_label.errors import MediaError, UsageError
 from edgetam_label.frame_readers import Image, Reader, VideoReader
 from edgetam_label.image_files import is_image, list_images
@@ -33,7 +33,7 @@ CACHE_BYTES = 192 << 20
 """Default budget for decoded frames that a handle keeps, and for a chunk of backward iteration."""
 
 
-class Frames:
+class Frames(Closing):
     """Frames of a video or of images by exact index: (H, W, 3) RGB uint8, original display size.
 
     `frames[i]` is the same pixels however it was reached. Memory is bounded by `cache_bytes` and
@@ -135,17 +135,6 @@ class Frames:
     def close(self) -> None:
         """Release the file and the cache; iterators under way keep their own handle."""
         self._reader.close()
-
-    def __enter__(self) -> Frames:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _local_path(source: str | Path) -> Path:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
+
+from edgetam_label.closing import Closing
 
 T = TypeVar("T")
 
 _END: Any = object()
 
 
-class Prefetch(Generic[T]):
+class Prefetch(Closing, Generic[T]):
     """The items of `source` in order, at most `ahead` of them made before they are asked for.
 
     One thread runs `source`; its errors are raised where the item is asked for. `close`, or leaving
@@ -54,14 +55,3 @@ class Prefetch(Generic[T]):
         close = getattr(self._source, "close", None)  # generators have one, other iterators not
         if close is not None:
             close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

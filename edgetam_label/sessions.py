@@ -20,13 +20,13 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePath
-from types import TracebackType
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from edgetam_label import session_masks
+from edgetam_label.closing import Closing
 from edgetam_label.database import Database
 from edgetam_label.errors import PromptError, UsageError
 from edgetam_label.media_identity import MediaIdentity
@@ -79,7 +79,7 @@ _MAX_KEY = 255
 Sessions = list[LabelSession]  # inside the class `list` is the method
 
 
-class SessionStore:
+class SessionStore(Closing):
     """Sessions in a database; safe for several threads and several processes.
 
     url: an SQLAlchemy URL or the path of a SQLite file, made when absent.
@@ -102,17 +102,6 @@ class SessionStore:
 
     def close(self) -> None:
         self._database.close()
-
-    def __enter__(self) -> SessionStore:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # -- sessions ---------------------------------------------------------------------------
 
