@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgetam_label.errors import Cancelled, EdgeTAMLabelError, UsageError
-from edgetam_label.masks import RLE
+from edgetam_label.mask_writer import to_row
 from edgetam_label.sessions import FrameMask, SessionStore, TrackingJob
 
 from .faults import JobNotFound, TooManyJobs
@@ -445,11 +445,7 @@ class _Batch:
             self._frame = tracked.frame_idx
         if (tracked.frame_idx - self._resumed) * self._step < 0:
             return  # warming up
-        status = "prompted" if tracked.prompted else "absent" if tracked.absent else "tracked"
-        mask = RLE.encode(tracked.mask)
-        self._current.append(
-            FrameMask(tracked.obj_id, tracked.frame_idx, mask, tracked.score, status)
-        )
+        self._current.append(to_row(tracked))
 
     def _end_frame(self) -> None:
         if self._frame is None or (self._frame - self._resumed) * self._step < 0:

@@ -7,11 +7,13 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from edgetam_label.masks import RLE
 from edgetam_label.sessions import FrameMask, SessionStore
-from edgetam_label.tracker import TrackedFrame
+
+if TYPE_CHECKING:
+    from edgetam_label.tracker import TrackedFrame
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,13 @@ class BatchLimits:
 
     masks: int = 32
     seconds: float = 1.0
+
+
+def to_row(tracked: TrackedFrame) -> FrameMask:
+    """A tracked mask as the store keeps it."""
+    status = "prompted" if tracked.prompted else "absent" if tracked.absent else "tracked"
+    rle = RLE.encode(tracked.mask)
+    return FrameMask(tracked.obj_id, tracked.frame_idx, rle, tracked.score, status)
 
 
 class MaskWriter:
@@ -77,9 +86,7 @@ class MaskWriter:
                 raise
 
     def _encode(self, tracked: TrackedFrame) -> None:
-        status = "prompted" if tracked.prompted else "absent" if tracked.absent else "tracked"
-        rle = RLE.encode(tracked.mask)
-        self._rows.append(FrameMask(tracked.obj_id, tracked.frame_idx, rle, tracked.score, status))
+        self._rows.append(to_row(tracked))
         self._last = tracked.frame_idx
         late = time.monotonic() - self._flushed >= self._limits.seconds
         if late or len(self._rows) >= self._limits.masks:

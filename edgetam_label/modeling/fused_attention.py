@@ -111,17 +111,19 @@ def _blocks(count: int) -> list[slice]:
     return [slice(start, start + QUERY_ROWS) for start in range(0, count, QUERY_ROWS)]
 
 
-class _FusedSelfAttention(nn.Module):
+class _FusedRotaryAttention(nn.Module):
+    """Queries are scaled beforehand; values go straight to the output."""
+
     def __init__(self, attention: RotaryAttention) -> None:
         super().__init__()
-        q, k, v, out = (
-            attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj,
-        )  # fmt: skip
+        q, v, out = attention.q_proj, attention.v_proj, attention.out_proj
         scale = 1 / math.sqrt(q.out_features)
         self.q_proj = FusedLinear(q.weight * scale, q.bias * scale)
-        self.k_proj = FusedLinear.of(k)
+        self.k_proj = FusedLinear.of(attention.k_proj)
         self.v_out = FusedLinear(out.weight @ v.weight, out.weight @ v.bias + out.bias)
 
+
+class _FusedSelfAttention(_FusedRotaryAttention):
     def forward(self, x: Tensor, plus: Tensor, turns: Tensor) -> Tensor:
         """x (N, C) attends to itself; the result is added to `plus`."""
         k = _turn(self.k_proj(x), turns)
@@ -134,18 +136,12 @@ class _FusedSelfAttention(nn.Module):
         return out
 
 
-class _FusedCrossAttention(nn.Module):
+class _FusedCrossAttention(_FusedRotaryAttention):
     def __init__(self, attention: RotaryAttention) -> None:
-        super().__init__()
-        q, k, v, out = (
-            attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj,
-        )  # fmt: skip
-        scale = 1 / math.sqrt(q.out_features)
-        self.q_proj = FusedLinear(q.weight * scale, q.bias * scale)
-        self.k_proj = FusedLinear.of(k)
+        super().__init__(attention)
+        k = attention.k_proj
         # q · (W m + b) = (q W, q · b) · (m, 1): the bias of the keys is one more channel
         self.q_still = FusedLinear(torch.cat((k.weight, k.bias[:, None]), dim=1).t(), None)
-        self.v_out = FusedLinear(out.weight @ v.weight, out.weight @ v.bias + out.bias)
 
     def remember(self, memory: Memory, row: int, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated keys (R, C), other keys with their one (U, D + 1), values (D, R + U)."""
