@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from backend_bodies import click
 from real_studio import LabelStudio, Server, program
 from rendered_scenes import write_image
 
 from edgetam_label.backend.settings import ServerSettings
-
-yaml = pytest.importorskip("yaml")
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
