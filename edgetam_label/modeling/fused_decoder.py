@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgetam_label.modeling.fused_linear import FusedLinear, linear_plus
+from edgetam_label.modeling.fused_linear import FusedLinear, linear, linear_plus
 from edgetam_label.modeling.layers import MLP, LayerNorm2d
 from edgetam_label.modeling.mask_decoder import (
     Attention,
@@ -199,8 +199,8 @@ class _TokensToMap(_HeadProjections):
         q = self.by_head(self.q_proj(tokens) * self.scale)
         # the bias of the keys adds the same to every score of a row: the softmax ignores it
         q = (q @ self.weights(self.k_proj)).flatten(0, 1)  # (heads · n, C)
-        weights = torch.softmax(q @ keys.t(), dim=-1)
-        means = (weights @ cells).unflatten(0, (self.heads, -1))  # (heads, n, C)
+        weights = torch.softmax(linear(q, keys), dim=-1)
+        means = linear(weights, cells.t()).unflatten(0, (self.heads, -1))  # (heads, n, C)
         out = means @ self.weights(self.v_proj).mT
         return self.out_proj(out.transpose(0, 1).flatten(1) + self.v_proj.bias)  # type: ignore[no-any-return]
 
@@ -212,7 +212,7 @@ class _MapToTokens(_HeadProjections):
         assert self.q_proj.bias is not None
         bias = k @ self.q_proj.bias.unflatten(0, (self.heads, -1))[:, :, None]
         k = (k @ self.weights(self.q_proj)).flatten(0, 1)  # (heads · n, C)
-        scores = torch.addmm(bias.flatten(0, 1), k, keys.t())  # (heads · n, HW)
+        scores = linear(k, keys) + bias.flatten(0, 1)  # (heads · n, HW)
         weights = torch.softmax(scores.unflatten(0, (self.heads, -1)), dim=1).flatten(0, 1)
         out = self.out_proj.weight.unflatten(1, (self.heads, -1)).permute(1, 2, 0)
         v = (self.by_head(self.v_proj(values)) @ out).flatten(0, 1)  # (heads · n, C)
@@ -271,7 +271,7 @@ class _FusedUpscaling(nn.Module):
         x = x.view(side, side, 2, 2, 2, 2, -1)
         x += _rows(s0).view(side, 2, 2, side, 2, 2, -1).permute(0, 3, 1, 4, 2, 5, 6)
         x = torch.ops.aten.gelu_(x).view(-1, x.shape[-1])
-        masks = (kernels @ x.t()).view(-1, side, side, 2, 2, 2, 2)
+        masks = linear(kernels, x).view(-1, side, side, 2, 2, 2, 2)
         return masks.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * side, 4 * side)
 
 
