@@ -40,7 +40,7 @@ class ModelHost:
         self._wait = wait_seconds
         self._began = time.monotonic()
         self._done = threading.Event()
-        self._model: EdgeTAM | None = None
+        self._predictor: ImagePredictor | None = None
         self._error: str | None = None
         self._seconds = 0.0
         self._version = "edgetam-label"
@@ -52,10 +52,14 @@ class ModelHost:
     def _run(self) -> None:
         try:
             model = self._load()
+            # torch takes seconds to import: here the model has brought it in already
+            from edgetam_label.predictor import ImagePredictor
+
             identity = getattr(model, "identity", None)
             if identity is not None:
                 self._version = f"{identity.name}@{identity.checkpoint_sha256[:8]}"
-            self._model = model
+            # made once: fusing the network takes several times as long as answering a click
+            self._predictor = ImagePredictor(model)
         except EdgeTAMLabelError as error:
             self._error = str(error)
             logger.error("the model cannot be loaded: %s", error)
@@ -70,26 +74,23 @@ class ModelHost:
     def state(self) -> HostState:
         if not self._done.is_set():
             return HostState("loading", time.monotonic() - self._began)
-        return HostState("failed" if self._model is None else "ready", self._seconds, self._error)
+        name = "failed" if self._predictor is None else "ready"
+        return HostState(name, self._seconds, self._error)
 
     @property
     def version(self) -> str:
         """Name and weights, such as "edgetam@1f2e3d4c"; settled once the model is loaded."""
         return self._version
 
-    def model(self, timeout: float | None = None) -> EdgeTAM:
-        """The model, waited for. Raises ModelLoading where it is not there (yet)."""
+    def predictor(self, timeout: float | None = None) -> ImagePredictor:
+        """For images and frames; waited for. Raises ModelLoading where it is not there (yet)."""
         self._done.wait(self._wait if timeout is None else timeout)
-        if self._model is None:
+        if self._predictor is None:
             if self._error is not None:
                 raise ModelLoading(self._error)
             raise ModelLoading("The model is still loading; ask again in a few seconds.")
-        return self._model
+        return self._predictor
 
-    def predictor(self) -> ImagePredictor:
-        """For one image or frame; raises as `model` does."""
-        model = self.model()
-        # torch takes seconds to import: here the model has brought it in already
-        from edgetam_label.predictor import ImagePredictor
-
-        return ImagePredictor(model)
+    def model(self, timeout: float | None = None) -> EdgeTAM:
+        """The network, fused for inference; raises as `predictor` does."""
+        return self.predictor(timeout).model

@@ -270,6 +270,16 @@ def test_health_answers_while_the_model_loads(tmp_path: Path, studio: Studio) ->
         app.extensions["edgetam"].close()
 
 
+def test_the_network_is_fused_once_and_not_for_each_click(rig: Rig) -> None:
+    """Fusing takes several times as long as a click: it belongs to loading."""
+    host = rig.backend.host
+    predictor = host.predictor()
+    assert predictor.model.fused and host.model() is predictor.model
+    rig.predict(body([click(50, 50)]))
+    rig.predict(body([click(40, 50)]))
+    assert host.predictor() is predictor
+
+
 def test_a_model_that_cannot_be_loaded_is_told(tmp_path: Path, studio: Studio) -> None:
     def load() -> Any:
         raise CheckpointError("The weights are not here; download them.")
