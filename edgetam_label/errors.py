@@ -35,6 +35,10 @@ class StoreError(EdgeTAMLabelError):
     """The session database refused: locked, full, damaged or too new."""
 
 
+class JobEnded(UsageError):
+    """A tracking job was cancelled, or superseded by a newer one, while it was under way."""
+
+
 class SessionNotFound(UsageError):
     """No session has this id."""
 

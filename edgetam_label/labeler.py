@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from threading import Lock
@@ -27,7 +27,7 @@ from edgetam_label.predictor import ImageEmbedding, ImagePredictor
 from edgetam_label.prompts import Prompt
 from edgetam_label.sessions import LabelSession, ModelIdentity, SessionStore, TrackingJob
 from edgetam_label.track_mode import TrackMode
-from edgetam_label.track_plan import ObjectHistory, first_invalid, histories, latest_job, moved
+from edgetam_label.track_plan import ObjectHistory, TrackPass, histories, plan_passes
 from edgetam_label.tracker import DIRECTIONS, TrackedFrame, TrackerSettings, VideoTracker
 from edgetam_label.turnstile import Turnstile
 
@@ -49,35 +49,6 @@ class TrackSummary:
     frames: int
     masks: int
     finished: bool
-
-
-@dataclass(frozen=True)
-class TrackPass:
-    """One pass to make: which objects, where the tracker joins each, and from where to write.
-
-    replay_other: the other direction was tracked before this one, so the start of its pass must be
-    replayed: this one attends to its memories there.
-    """
-
-    direction: str
-    histories: tuple[ObjectHistory, ...]
-    write_from: dict[int, int]
-    stop: int
-    replay_other: bool
-
-    @property
-    def start(self) -> int:
-        """The first frame that is written."""
-        return (min if self.direction == "forward" else max)(self.write_from.values())
-
-    @property
-    def objects(self) -> tuple[int, ...]:
-        return tuple(history.obj_id for history in self.histories)
-
-    def writes(self, tracked: TrackedFrame) -> bool:
-        begin = self.write_from[tracked.obj_id]
-        forward = self.direction == "forward"
-        return tracked.frame_idx >= begin if forward else tracked.frame_idx <= begin
 
 
 class Labeler:
@@ -239,18 +210,7 @@ class Labeler:
         progress: Progress | None,
         on_frame: Callable[[TrackedFrame], None] | None,
     ) -> TrackSummary:
-        known = histories(self.store.history(session.id))
-        if not known:
-            raise PromptError(
-                f"Session {session.id} has no prompts; add a click, a box or a mask for an object."
-            )
-        for obj_id in objects or ():
-            if obj_id not in known:
-                names = ", ".join(map(str, known))
-                raise PromptError(f"Object {obj_id} has no prompts; objects that have: {names}.")
-        chosen = [h for h in known.values() if objects is None or h.obj_id in objects]
-        planned = self._plan(session, chosen, directions, max_frames)
-        jobs = [self._record(session, one) for one in planned]
+        planned, jobs = self._begin(session, directions, objects, max_frames)
         frames_done = masks = 0
         for one, job in zip(planned, jobs, strict=True):
             written = _PassCounts()
@@ -270,62 +230,39 @@ class Labeler:
         finished = all(one.stop == ends[one.direction] for one in planned)
         return TrackSummary(session.id, frames_done, masks, finished)
 
-    def _plan(
+    def _begin(
         self,
         session: LabelSession,
-        chosen: Sequence[ObjectHistory],
         directions: Sequence[str],
+        objects: Sequence[int] | None,
         max_frames: int | None,
-    ) -> list[TrackPass]:
-        events = {event.seq: event for event in self.store.events(session.id)}
-        jobs = self.store.jobs.find(session.id)
-        passes: list[TrackPass] = []
-        for direction in directions:
-            forward = direction == "forward"
-            end = session.media.num_frames if forward else -1
-            starts: dict[int, int] = {}
-            for history in chosen:
-                job = latest_job(jobs, history.obj_id, direction)
-                if job is not None and moved(history, job):
-                    # the object now starts elsewhere: masks from the old start are not its own
-                    self.store.delete_masks(session.id, obj_id=history.obj_id)
-                begin = first_invalid(history, job, events, direction)
-                if (begin < end) if forward else (begin > end):
-                    starts[history.obj_id] = begin
-            if not starts:
-                continue
-            one = TrackPass(
-                direction,
-                tuple(h for h in chosen if h.obj_id in starts),
-                starts,
-                end,
-                _ran_first(jobs, tuple(starts), _other(direction))
-                or bool(passes and passes[-1].direction != direction),
-            )
-            if max_frames is not None:
-                limit = one.start + max_frames if forward else one.start - max_frames
-                one = replace(one, stop=min(end, limit) if forward else max(end, limit))
-            passes.append(one)
-        return passes
+    ) -> tuple[list[TrackPass], list[TrackingJob]]:
+        """Plan the passes and put them on record, each with its job.
 
-    def _record(self, session: LabelSession, one: TrackPass) -> TrackingJob:
-        # unfinished jobs of these objects are superseded: this one begins where they stopped
-        for job in self.store.jobs.unfinished(session.id):
-            if job.direction == one.direction and set(job.objects) <= set(one.objects):
-                self.store.jobs.update(job.id, state="cancelled")
-        return self.store.jobs.start(
-            session.id,
-            direction=one.direction,
-            start=one.start,
-            stop=one.stop,
-            objects=one.objects,
-            state="queued",
-            payload={
-                "write_from": {str(o): t for o, t in one.write_from.items()},
-                "history": {str(h.obj_id): h.seqs for h in one.histories},
-                "anchor": {str(h.obj_id): h.anchor for h in one.histories},
-            },
-        )
+        Masks that no longer hold go in the transaction that records the jobs: a crash leaves either
+        those masks, or jobs that make the new ones.
+        """
+        while True:
+            known = self.store.jobs.find(session.id)
+            events = {event.seq: event for event in self.store.events(session.id)}
+            planned = plan_passes(
+                _chosen(session.id, histories(self.store.history(session.id)), objects),
+                events,
+                known,
+                directions,
+                session.media.num_frames,
+                max_frames,
+            )
+            if not planned:
+                return [], []
+            jobs = self.store.jobs.supersede(
+                session.id,
+                [one.as_job() for one in planned],
+                known=known,
+                drop_masks_of=sorted(frozenset[int]().union(*(one.drops for one in planned))),
+            )
+            if jobs is not None:
+                return planned, jobs  # otherwise another program began one: plan with it
 
     def _run(
         self,
@@ -362,7 +299,7 @@ class Labeler:
             try:
                 with writer, closing(passed):
                     for tracked in self._in_turns(passed):
-                        if one.writes(tracked):
+                        if one.writes(tracked.obj_id, tracked.frame_idx):
                             writer.add(tracked)
                         if on_frame is not None:
                             on_frame(tracked)
@@ -438,6 +375,20 @@ class EmbeddingCache:
                 self._bytes -= self._entries.popitem(last=False)[1].features.num_bytes
 
 
+def _chosen(
+    session_id: str, known: Mapping[int, ObjectHistory], objects: Sequence[int] | None
+) -> list[ObjectHistory]:
+    if not known:
+        raise PromptError(
+            f"Session {session_id} has no prompts; add a click, a box or a mask for an object."
+        )
+    for obj_id in objects or ():
+        if obj_id not in known:
+            names = ", ".join(map(str, known))
+            raise PromptError(f"Object {obj_id} has no prompts; objects that have: {names}.")
+    return [h for h in known.values() if objects is None or h.obj_id in objects]
+
+
 def _check_mode(session_id: str, theirs: ModelIdentity, ours: ModelIdentity) -> None:
     (their_name, their_mode), (our_name, our_mode) = TrackMode.of(theirs), TrackMode.of(ours)
     same = (their_name, theirs.checkpoint_sha256) == (our_name, ours.checkpoint_sha256)
@@ -459,12 +410,3 @@ def _replay(
 
 def _other(direction: str) -> str:
     return "backward" if direction == "forward" else "forward"
-
-
-def _ran_first(jobs: Sequence[TrackingJob], objects: Sequence[int], direction: str) -> bool:
-    """Whether any of the objects was tracked in `direction` before it was in the other one."""
-    for obj_id in objects:
-        covering = [job.direction for job in jobs if obj_id in job.objects]
-        if covering and covering[0] == direction:
-            return True
-    return False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -35,9 +37,11 @@ class MaskWriter:
     """Stores masks in batches, in the order in which they are added, by a thread of its own.
 
     At most `waiting` masks wait to be encoded; then `add` waits. A batch moves the job's position
-    in the same transaction. What the store refuses is raised by the next `add`, or by `finish`.
-    Leaving the `with` block after another error still stores what was added.
+    in the same transaction; the first one is a single mask, so that something is there at once.
+    What the store refuses is raised by the next `add`, or by `finish`. Leaving the `with` block
+    after another error still stores what was added.
 
+    on_stored: called by the thread with (masks written, first frame not complete in the store).
     frames: that masks were added for. masks: stored; settled after `finish` or the `with` block.
     """
 
@@ -50,10 +54,12 @@ class MaskWriter:
         limits: BatchLimits,
         *,
         waiting: int = 4,
+        on_stored: Callable[[int, int], None] | None = None,
     ) -> None:
         self._store, self._session_id, self._job_id = store, session_id, job_id
         self._step = 1 if direction == "forward" else -1
         self._limits, self._waiting = limits, waiting
+        self._on_stored = on_stored
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="mask-writer")
         self._under_way: deque[Future[None]] = deque()
         self._added: int | None = None
@@ -61,7 +67,8 @@ class MaskWriter:
         # only the writer's thread touches these
         self._rows: list[FrameMask] = []
         self._last: int | None = None
-        self._flushed = time.monotonic()
+        self._position: int | None = None
+        self._flushed = -math.inf
         self.frames = self.masks = 0
 
     def add(self, tracked: TrackedFrame) -> None:
@@ -94,14 +101,20 @@ class MaskWriter:
 
     def _write(self, complete: bool) -> None:
         """The last frame may lack objects still to come unless `complete`."""
-        if not self._rows or self._last is None:
+        if self._last is None:
             return
         position = self._last + (self._step if complete else 0)
-        self.masks += self._store.save_masks(
+        if not self._rows and (not complete or position == self._position):
+            return
+        written = self._store.save_masks(
             self._session_id, self._rows, job_id=self._job_id, next_frame=position
         )
+        self.masks += written
         self._rows.clear()
+        self._position = position
         self._flushed = time.monotonic()
+        if self._on_stored is not None:
+            self._on_stored(written, position)
 
     def __enter__(self) -> Self:
         return self

@@ -154,6 +154,17 @@ class Masklet:
 
 
 @dataclass(frozen=True)
+class JobPlan:
+    """A propagation about to be recorded; the fields are those of the TrackingJob it becomes."""
+
+    direction: str
+    start: int
+    stop: int | None = None
+    objects: tuple[int, ...] = ()
+    payload: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
 class TrackingJob:
     """A propagation that can be resumed after a crash.
 

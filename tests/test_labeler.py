@@ -14,11 +14,12 @@ import pytest
 from PIL import Image
 from tiny_video import tiny_images, tiny_model
 
-from edgetam_label.errors import PromptError, UsageError
+from edgetam_label.errors import JobEnded, PromptError, UsageError
 from edgetam_label.frames import Frames
 from edgetam_label.labeler import EmbeddingCache, Labeler
 from edgetam_label.prompts import Box, Click, Prompt
 from edgetam_label.sessions import ModelIdentity, SessionStore
+from edgetam_label.track_plan import histories, plan_passes
 from edgetam_label.turnstile import Turnstile
 
 COUNT = 24
@@ -154,6 +155,124 @@ def test_a_moved_start_leaves_no_mask_of_the_old_one(labeler, store, frames):
     labeler.add_prompt(session_id, Prompt(1, 15, clicks=(Click(60, 30),)))
     labeler.track(session_id, frames)
     assert min(m.frame_idx for m in masks(store, session_id)) == 15
+
+
+def move_start(labeler: Labeler, store: SessionStore, session_id: str, old: int, new: int) -> None:
+    store.clear_prompt(session_id, 1, old)
+    labeler.add_prompt(session_id, Prompt(1, new, clicks=(Click(60, 30),)))
+
+
+def test_a_moved_start_drops_each_old_mask_once(labeler, store, frames):
+    """The second direction, tracked later, must not take the new masks of the first for old."""
+    session_id = begin(labeler, frames, CLICK)
+    labeler.track(session_id, frames, directions=BOTH)
+    move_start(labeler, store, session_id, 8, 15)
+    fresh = begin(labeler, frames, Prompt(1, 15, clicks=(Click(60, 30),)))
+    for direction in BOTH:
+        labeler.track(session_id, frames, directions=(direction,))
+        labeler.track(fresh, frames, directions=(direction,))
+    assert len(masks(store, session_id)) == COUNT
+    assert masks(store, session_id) == masks(store, fresh)
+
+
+def test_a_start_that_moved_away_and_back_is_tracked_again(labeler, store, frames):
+    session_id = begin(labeler, frames, CLICK)
+    labeler.track(session_id, frames, directions=BOTH)
+    before = masks(store, session_id)
+    move_start(labeler, store, session_id, 8, 15)
+    labeler.track(session_id, frames)
+    store.undo(session_id)
+    store.undo(session_id)
+    labeler.track(session_id, frames, directions=BOTH)
+    assert masks(store, session_id) == before
+
+
+KILLED_AT = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+from sqlalchemy import Engine, event
+from tiny_video import tiny_model
+from edgetam_label.labeler import Labeler
+from edgetam_label.sessions import SessionStore
+store = SessionStore({db!r})
+labeler = Labeler(tiny_model(), store)
+
+@event.listens_for(Engine, "before_cursor_execute")
+def kill(connection, cursor, statement, *rest):
+    if statement.startswith({statement!r}):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+labeler.track({session!r})
+"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "old_masks"),
+    [("DELETE FROM masks", True), ("INSERT INTO jobs", True), ("UPDATE jobs", False)],
+)
+def test_killed_while_a_moved_start_begins_nothing_is_lost(
+    labeler, store, frames, tmp_path, statement, old_masks
+):
+    """The old masks are there until the job that replaces them is on record; then it is resumed."""
+    session_id = begin(labeler, frames, CLICK)
+    labeler.track(session_id, frames)
+    before = masks(store, session_id)
+    move_start(labeler, store, session_id, 8, 15)
+    script = KILLED_AT.format(
+        tests=str(Path(__file__).parent),
+        db=str(tmp_path / "sessions.db"),
+        session=session_id,
+        statement=statement,
+    )
+    assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGKILL
+    assert masks(store, session_id) == (before if old_masks else [])
+    assert len(store.jobs.unfinished(session_id)) == (0 if old_masks else 1)
+    labeler.resume(session_id, frames)
+    fresh = begin(labeler, frames, Prompt(1, 15, clicks=(Click(60, 30),)))
+    labeler.track(fresh, frames)
+    assert masks(store, session_id) == masks(store, fresh)
+
+
+def test_planning_changes_nothing(labeler, store, frames):
+    session_id = begin(labeler, frames, CLICK)
+    labeler.track(session_id, frames)
+    move_start(labeler, store, session_id, 8, 15)
+    before, jobs = masks(store, session_id), store.jobs.find(session_id)
+    (one,) = plan_passes(
+        list(histories(store.history(session_id)).values()),
+        {event.seq: event for event in store.events(session_id)},
+        jobs,
+        ("forward",),
+        COUNT,
+    )
+    assert (one.start, one.stop, one.drops) == (15, COUNT, {1})
+    assert (masks(store, session_id), store.jobs.find(session_id)) == (before, jobs)
+
+
+def test_a_newer_track_of_the_same_object_stops_the_older_one(labeler, store, frames):
+    session_id = begin(labeler, frames, BOX)
+    newer = Labeler(tiny_model(), store)
+    began = []
+
+    def overtake(tracked) -> None:
+        if tracked.frame_idx == 6 and not began:
+            began.append(newer.track(session_id, frames))
+
+    with pytest.raises(JobEnded, match="a newer track took over"):
+        labeler.track(session_id, frames, on_frame=overtake)
+    assert [job.state for job in store.jobs.find(session_id)] == ["cancelled", "done"]
+    alone = begin(labeler, frames, BOX)
+    labeler.track(alone, frames)
+    assert masks(store, session_id) == masks(store, alone)
+
+
+def test_a_session_that_the_server_tracked_is_tracked_from_its_first_prompt(labeler, store, frames):
+    session_id = begin(labeler, frames, BOX)
+    job = store.jobs.start(
+        session_id, direction="forward", start=2, objects=[2], payload={"kind": "label-studio"}
+    )
+    store.jobs.update(job.id, state="done")
+    assert labeler.resume(session_id, frames).frames == COUNT - 2
 
 
 def test_approved_masks_stay(labeler, store, frames):

@@ -34,9 +34,10 @@ def tracked(frame_idx: int, obj_id: int = 1) -> TrackedFrame:
     return TrackedFrame(frame_idx, obj_id, mask, 3.0, False, frame_idx == 0, logits)
 
 
-def writer(store, session_id, masks=8, direction="forward") -> MaskWriter:
+def writer(store, session_id, masks=8, direction="forward", on_stored=None) -> MaskWriter:
     job = store.jobs.start(session_id, direction=direction, start=0, objects=(1,))
-    return MaskWriter(store, session_id, job.id, direction, BatchLimits(masks, 60.0))
+    limits = BatchLimits(masks, 60.0)
+    return MaskWriter(store, session_id, job.id, direction, limits, on_stored=on_stored)
 
 
 def test_everything_is_stored_in_order_and_the_position_moves(store, session_id):
@@ -50,6 +51,24 @@ def test_everything_is_stored_in_order_and_the_position_moves(store, session_id)
     assert all(np.array_equal(m.rle.decode(), tracked(m.frame_idx).mask) for m in rows)
     assert [m.status for m in rows[:2]] == ["prompted", "tracked"]
     assert store.jobs.find(session_id)[0].next_frame == 20
+
+
+@pytest.mark.parametrize("count", [7, 8, 9, 10])
+def test_the_position_is_behind_the_last_frame_wherever_a_batch_ends(store, session_id, count):
+    with writer(store, session_id) as out:
+        for t in range(count):
+            out.add(tracked(t))
+        out.finish(complete=True)
+    assert store.jobs.find(session_id)[0].next_frame == count
+
+
+def test_the_first_mask_is_stored_at_once_and_every_batch_is_told(store, session_id):
+    told: list[tuple[int, int]] = []
+    with writer(store, session_id, on_stored=lambda *what: told.append(what)) as out:
+        for t in range(9):  # one, then a batch of eight
+            out.add(tracked(t))
+        out.finish(complete=True)
+    assert told == [(1, 0), (8, 8), (0, 9)]
 
 
 def test_without_the_last_object_a_frame_counts_as_to_do(store, session_id):

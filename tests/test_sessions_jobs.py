@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from session_samples import mask, media
 
-from edgetam_label.errors import SessionNotFound, UsageError
+from edgetam_label.errors import JobEnded, SessionNotFound, UsageError
+from edgetam_label.session_types import JobPlan
 from edgetam_label.sessions import ExternalAnnotation, LabelObject, SessionStore
 
 
@@ -81,6 +82,43 @@ def test_a_job_has_one_owner_at_a_time(store: SessionStore) -> None:
     assert not store.jobs.claim(job.id, won[0])
     assert store.jobs.update(job.id, state="cancelled").owner is None
     assert not store.jobs.claim(job.id, "late")
+
+
+def test_a_job_ends_once_and_then_stores_nothing(store: SessionStore) -> None:
+    session_id = store.create(media()).id
+    store.set_object(session_id, LabelObject(1, "cat"))
+    job = store.jobs.start(session_id, direction="forward", start=0, objects=[1])
+    store.save_masks(session_id, [mask(1, 0)], job_id=job.id, next_frame=1)
+    store.jobs.update(job.id, state="cancelled")
+    with pytest.raises(JobEnded, match=f"{job.id} is cancelled"):
+        store.save_masks(session_id, [mask(1, 1)], job_id=job.id, next_frame=2)
+    assert [m.frame_idx for m in store.iter_masks(session_id)] == [0]
+    assert store.jobs.update(job.id, state="done", error="too late").state == "cancelled"
+    assert store.jobs.get(job.id).error is None
+
+
+def test_new_jobs_supersede_old_ones_and_drop_masks_at_once(store: SessionStore) -> None:
+    session_id = store.create(media()).id
+    for obj_id in (1, 2):
+        store.set_object(session_id, LabelObject(obj_id, "cat"))
+    old = [
+        store.jobs.start(session_id, direction=way, start=4, objects=objects)
+        for way, objects in (("forward", [1]), ("backward", [1]), ("forward", [1, 2]))
+    ]
+    store.save_masks(session_id, [mask(o, 4) for o in (1, 2)])
+    plan = JobPlan("forward", 7, objects=(1,), payload={"a": 1})
+    new = store.jobs.supersede(session_id, [plan], known=old, drop_masks_of=[1])
+    assert new is not None
+    assert [(j.start, j.next_frame, j.state, j.payload) for j in new] == [
+        (7, 7, "queued", {"a": 1})
+    ]
+    states = [store.jobs.get(one.id).state for one in old]
+    assert states == ["cancelled", "running", "running"]
+    assert [m.obj_id for m in store.iter_masks(session_id)] == [2]
+    # planned without knowing of the last one: nothing happens
+    assert store.jobs.supersede(session_id, [plan], known=old, drop_masks_of=[2]) is None
+    assert [m.obj_id for m in store.iter_masks(session_id)] == [2]
+    assert len(store.jobs.find(session_id)) == 4
 
 
 def test_impossible_jobs_are_refused(store: SessionStore) -> None:
