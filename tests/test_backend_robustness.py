@@ -8,7 +8,7 @@ import random
 import resource
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -22,6 +22,7 @@ from backend_bodies import (
     track,
 )
 from backend_rig import Rig, movie, picture, running
+from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from studio_double import Studio
@@ -122,9 +123,9 @@ def damaged(body: Any, rng: random.Random) -> Any:
     return body
 
 
-def check(rig: Rig, path: str, raw: bytes) -> int:
+def check(client: FlaskClient, path: str, raw: bytes) -> int:
     began = time.monotonic()
-    response = rig.client.post(path, data=raw, content_type="application/json")
+    response = client.post(path, data=raw, content_type="application/json")
     assert time.monotonic() - began < 30
     status = response.status_code
     answer = response.get_json()
@@ -152,7 +153,7 @@ def test_thousands_of_damaged_bodies(rig: Rig) -> None:
     for i in range(2000):
         path, body = all_seeds[i % len(all_seeds)]
         raw = json.dumps(damaged(body, rng)).encode()
-        status = check(rig, path, raw)
+        status = check(rig.client, path, raw)
         statuses[status] = statuses.get(status, 0) + 1
         if i == 700:
             rig.settle()
@@ -184,7 +185,7 @@ def test_any_json_at_all(rig: Rig, path: str) -> None:
     )  # fmt: skip
     @given(any_json)
     def attempt(body: Any) -> None:
-        check(rig, path, json.dumps(body).encode())
+        check(rig.client, path, json.dumps(body).encode())
 
     attempt()
 
@@ -239,7 +240,11 @@ def test_any_regions_at_all(rig: Rig, kind: str) -> None:
     )  # fmt: skip
     @given(regions, st.integers(1, 3))
     def attempt(found: list[Any], task: int) -> None:
-        check(rig, "/predict", json.dumps(predict_body(config, data, found, task=task)).encode())
+        check(
+            rig.client,
+            "/predict",
+            json.dumps(predict_body(config, data, found, task=task)).encode(),
+        )
 
     attempt()
     rig.settle()
@@ -281,3 +286,80 @@ def test_a_soak_of_mixed_requests_from_several_threads(rig: Rig) -> None:
     serious = [w for w in wrong if w[0] == "health" or int(w[0]) >= 500]
     assert not serious, serious[:3]
     assert min(counts) > 5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_people_are_answered_rightly_while_others_send_rubbish(rig: Rig) -> None:
+    """Clicks and tracks of a project of its own: the same answers as on an idle server."""
+
+    def answer(body: dict[str, Any]) -> list[dict[str, Any]]:
+        response = rig.app.test_client().post("/predict", json=body)  # a client is for one thread
+        assert response.status_code == 200, response.get_json()
+        return list(response.get_json()["results"][0]["result"])
+
+    clicks = [
+        predict_body(IMAGE_CONFIG, PHOTO, [click(x, y, id=f"c{x}")], task=7, project=77)
+        for x, y in ((30, 40), (50, 50), (70, 60))
+    ]
+    wanted = [answer(body) for body in clicks]
+    assert all(len(found) == 1 for found in wanted) and wanted[0] != wanted[1]
+    boxes = [keyframe(1, 20, 20, 40, 40)]
+
+    def tracked(name: str) -> list[dict[str, Any]]:
+        body = predict_body(
+            VIDEO_CONFIG, MOVIE, [track(boxes, id=name, frames=4)], task=8, project=77, user="ann"
+        )
+        return [{**entry, "id": entry["id"] == name} for entry in answer(body)]
+
+    followed = tracked("alone")
+    assert len(followed) == 1 and followed[0]["id"]
+
+    stop = time.monotonic() + 20
+    wrong: list[Any] = []
+    done = {"rubbish": 0, "clicks": 0, "tracks": 0, "looks": 0}
+
+    def rubbish(number: int) -> None:
+        rng = random.Random(number)
+        path, body = rng.choice(seeds())
+        check(rig.app.test_client(), path, json.dumps(damaged(body, rng)).encode())
+
+    def honest_click(number: int) -> None:
+        index = number % len(clicks)
+        if (found := answer(clicks[index])) != wanted[index]:
+            wrong.append((clicks[index], found))
+
+    def honest_track(number: int) -> None:
+        if (found := tracked(f"t{number}")) != followed:
+            wrong.append(found)
+
+    def look(number: int) -> None:
+        path = ("/health", "/jobs", "/metrics", "/versions")[number % 4]
+        began = time.monotonic()
+        status = rig.app.test_client().get(path).status_code
+        if status != 200 or time.monotonic() - began > 5:
+            wrong.append((path, status, time.monotonic() - began))
+        time.sleep(0.02)
+
+    def work(name: str, first: int, step: Callable[[int], None]) -> None:
+        number = first
+        while time.monotonic() < stop:
+            try:
+                step(number)
+            except Exception as error:  # in a thread, nobody else would tell
+                wrong.append((name, number, error))
+                return
+            done[name] += 1
+            number += 3
+
+    steps = [("rubbish", first, rubbish) for first in range(3)]
+    steps += [("clicks", 0, honest_click), ("tracks", 0, honest_track), ("looks", 0, look)]
+    threads = [threading.Thread(target=work, args=one) for one in steps]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    rig.settle(120)
+    assert not wrong, wrong[:3]
+    assert min(done.values()) > 3, done
+    print(done)
