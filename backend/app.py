@@ -19,6 +19,7 @@ from .faults import RequestError, TooManyJobs, Unauthorized, status_of
 from .openapi import description
 from .service import Backend
 from .settings import ServerSettings
+from .torch_libraries import open_ahead
 
 if TYPE_CHECKING:
     from edgetam_label.modeling import EdgeTAM
@@ -54,6 +55,7 @@ def create_app(
 
 def default_loader(settings: ServerSettings) -> Callable[[], EdgeTAM]:
     def load() -> EdgeTAM:
+        open_ahead()
         from edgetam_label.checkpoints import load_model
 
         return load_model(
