@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import tomllib
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class ModelConfig:
     num_latents_2d: int
     memory_dtype: str
     fill_hole_area: int
+    flow_prompt: bool = False
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> ModelConfig:
@@ -83,10 +84,11 @@ class ModelConfig:
                 f"Model config {name} has an unknown key {unknown[0]!r}; "
                 f"keys are {', '.join(types)}."
             )
-        missing = sorted(types.keys() - values.keys())
+        needed = {f.name for f in fields(cls) if f.default is MISSING and f.name != "name"}
+        missing = sorted(needed - values.keys())
         if missing:
             raise ConfigError(f"Model config {name} lacks the key {missing[0]!r}; add it.")
-        return cls(name=name, **{key: _typed(name, key, values[key], types[key]) for key in types})
+        return cls(name=name, **{key: _typed(name, key, values[key], types[key]) for key in values})
 
     def __post_init__(self) -> None:
         self._require(self.image_size % 32 == 0, "image_size", "a multiple of 32")
@@ -150,8 +152,12 @@ class ModelConfig:
 
     @property
     def sha256(self) -> str:
-        """Hash of the values, part of a session's model identity."""
-        text = repr([(f.name, getattr(self, f.name)) for f in fields(self) if f.name != "name"])
+        """Hash of the values, part of a session's model identity.
+
+        A key left at its default does not count: sessions made before it existed stay valid.
+        """
+        values = [(f, getattr(self, f.name)) for f in fields(self) if f.name != "name"]
+        text = repr([(f.name, value) for f, value in values if value != f.default])
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -168,12 +174,12 @@ def _typed(name: str, key: str, value: Any, kind: str) -> Any:
         and (value > 0 or key == "fill_hole_area" and value == 0)
     ):
         return value
-    if kind == "str" and isinstance(value, str):
+    if kind == "str" and isinstance(value, str) or kind == "bool" and isinstance(value, bool):
         return value
     if kind.startswith("tuple") and isinstance(value, list):
         if value and all(type(v) is int and v > 0 for v in value):
             return tuple(value)
-    wanted = {"int": "a positive whole number", "str": "a string"}.get(
-        kind, "a list of numbers > 0"
-    )
+    wanted = {
+        "int": "a positive whole number", "str": "a string", "bool": "true or false",
+    }.get(kind, "a list of numbers > 0")  # fmt: skip
     raise ConfigError(f"Model config {name}: {key} = {value!r} must be {wanted}.")

@@ -1,4 +1,7 @@
-"""Optical flow between neighbouring frames, to carry a mask over frames that the network skips.
+"""Optical flow between neighbouring frames: carries a mask to the next frame.
+
+Over frames that the network skips the carried mask is the answer; a model that was trained with it
+takes it as a mask prompt (`flow_prompt` of its config).
 
 Dense Inverse Search (Kroeger et al. 2016) on small grey pictures: a few milliseconds a frame.
 """
@@ -15,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgetam_label.modeling import ObjectMask
+from edgetam_label.predictor import LOGIT_LIMIT
 
 SIDE = 256  # of the grey pictures, stretched as the network's input is
 
@@ -36,7 +40,7 @@ class FlowCarrier:
     """
 
     def __init__(self) -> None:
-        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._flow_between = FlowBetween()
         self._before: Grey | None = None
         self._now: Grey | None = None
         self._flow: Flow | None = None
@@ -50,7 +54,9 @@ class FlowCarrier:
 
     def show(self, obj_id: int, result: ObjectMask) -> None:
         """What an object's mask is on this frame."""
-        self._shown[obj_id] = result
+        # rounded as memories are, so that a pass that begins from one goes on in the same way
+        logits = result.low_res_logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT).half().float()
+        self._shown[obj_id] = replace(result, low_res_logits=logits)
 
     def carried(self, obj_id: int) -> ObjectMask | None:
         """An object's mask moved here from the frame before; None if there was none."""
@@ -60,18 +66,24 @@ class FlowCarrier:
         if float(old.object_score) <= 0:
             return old
         if self._flow is None:  # once for all objects
-            self._flow = flow_between(self._dis, self._now, self._before)
+            self._flow = self._flow_between(self._now, self._before)
         return replace(old, low_res_logits=carry(old.low_res_logits, self._flow))
 
 
-def flow_between(dis: Any, now: Grey, before: Grey) -> Flow:
-    """(SIDE, SIDE, 2): what is at p in `now` was at p + flow[p] in `before`."""
-    flow: Flow = dis.calc(now, before, None)
-    return flow
+class FlowBetween:
+    """The flow from one grey picture to another."""
+
+    def __init__(self) -> None:
+        self._dis: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+
+    def __call__(self, now: Grey, before: Grey) -> Flow:
+        """(SIDE, SIDE, 2): what is at p in `now` was at p + flow[p] in `before`."""
+        flow: Flow = self._dis.calc(now, before, None)
+        return flow
 
 
 def carry(low_res_logits: Tensor, flow: Flow) -> Tensor:
-    """Logits (1, 1, h, w) of the frame before, moved along `flow_between(…)`."""
+    """Logits (1, 1, h, w) of the frame before, moved along what `FlowBetween` gave."""
     logits = low_res_logits[0, 0].float().cpu().numpy()
     height, width = logits.shape
     scale = np.array([width / SIDE, height / SIDE], dtype=np.float32)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from edgetam_label.config import ModelConfig
+from edgetam_label.modeling import ObjectMask
 
 logger = logging.getLogger(__name__)
 
@@ -23,12 +24,19 @@ class FrameMemory:
 
     tokens: (1, L, D) in the config's memory dtype. pointer: (1, C) float32.
     low_res_logits: (1, 1, S/4, S/4) float16, within ±32: a correction starts from them.
+    iou, object_score: (1, 1) float32, as predicted.
     """
 
     frame_idx: int
     tokens: Tensor
     pointer: Tensor
     low_res_logits: Tensor
+    iou: Tensor
+    object_score: Tensor
+
+    def result(self) -> ObjectMask:
+        """The answer that was remembered, with its logits rounded."""
+        return ObjectMask(self.low_res_logits.float(), self.iou, self.object_score, self.pointer)
 
 
 class MemoryBank:
@@ -142,7 +150,9 @@ class MemoryFile:
         self._full = False
 
     def put(self, memory: FrameMemory) -> None:
-        parts = (memory.tokens, memory.pointer, memory.low_res_logits)
+        parts = (
+            memory.tokens, memory.pointer, memory.low_res_logits, memory.iou, memory.object_score,
+        )  # fmt: skip
         record = b"".join(_to_bytes(part) for part in parts)
         if self._file is None:
             self._file = tempfile.TemporaryFile(prefix="edgetam-label-")  # type: ignore[assignment]

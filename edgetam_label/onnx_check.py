@@ -15,7 +15,7 @@ from edgetam_label.masks import RLE, Mask, mask_to_box
 from edgetam_label.modeling import EdgeTAM
 from edgetam_label.onnx_track import OnnxPipeline, OnnxTracker, Tracked
 from edgetam_label.prompts import Box, Click, Prompt
-from edgetam_label.tracker import TrackedFrame, VideoTracker
+from edgetam_label.tracker import TrackedFrame, TrackerSettings, VideoTracker
 
 NUM_FRAMES = 6
 CORRECTED_FRAME = 3
@@ -101,7 +101,7 @@ class _Pair:
 
     def __init__(self, model: EdgeTAM, folder: Path, frames: Frames) -> None:
         self.frames = frames
-        self.torch = VideoTracker(model, frames)
+        self.torch = VideoTracker(model, frames, TrackerSettings(flow_prompt=False))
         self.onnx = OnnxTracker(OnnxPipeline(folder))
         self._found: list[OnnxCheck] = []
 

@@ -39,6 +39,8 @@ class TrackerSettings:
     fill_hole_area: pixels of the low-resolution mask; None takes the model config's.
     every: the network sees the frames whose index is a multiple of it, and those with a prompt;
         in between, masks follow the optical flow. 1: all frames, as upstream.
+    flow_prompt: tracked frames are decoded with the mask of the frame before, moved along the
+        optical flow, as a mask prompt; None takes the model config's. For models trained so.
     feature_cache_bytes: budget for encoded frames. spill_bytes: budget of the temporary file for
         memories outside the attention window, per object.
     """
@@ -48,6 +50,7 @@ class TrackerSettings:
     feature_cache_bytes: int = 24 * 2**20
     spill_bytes: int = 2 * 2**30
     every: int = 1
+    flow_prompt: bool | None = None
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -127,6 +130,10 @@ class VideoTracker:
         self.settings = settings or TrackerSettings()
         fill = self.settings.fill_hole_area
         self._fill_hole_area = model.config.fill_hole_area if fill is None else fill
+        prompted_by_flow = self.settings.flow_prompt
+        self._flow_prompt = (
+            model.config.flow_prompt if prompted_by_flow is None else prompted_by_flow
+        )
         self._objects: dict[int, _TrackedObject] = {}
         self._features = _FeatureCache(model, frames, self.settings.feature_cache_bytes)
 
@@ -238,7 +245,7 @@ class VideoTracker:
     ) -> Generator[TrackedFrame, None, None]:
         step = -1 if reverse else 1
         total = abs(stop - start)
-        carrier = FlowCarrier() if self.settings.every > 1 else None
+        carrier = self._carrier(chosen, start - step)
         with Prefetch(self._inputs(start, stop, step)) as ahead:
             for done, seen in enumerate(ahead):
                 if cancel is not None and cancel():
@@ -251,13 +258,26 @@ class VideoTracker:
             if obj_id in self._objects and stop == (-1 if reverse else len(self.frames)):
                 self._objects[obj_id].stale.discard("backward" if reverse else "forward")
 
+    def _carrier(self, chosen: Sequence[int], before: int) -> FlowCarrier | None:
+        """What moves masks along the flow, if anything does; it knows those of frame `before`."""
+        if self.settings.every == 1 and not self._flow_prompt:
+            return None
+        carrier = FlowCarrier()
+        known = {o: m for o in chosen if (m := self.memory(o, before)) is not None}
+        if known:
+            carrier.arrive(grey_picture(self.frames[before]))
+            for obj_id, memory in known.items():
+                carrier.show(obj_id, memory.result())
+        return carrier
+
     def _inputs(self, start: int, stop: int, step: int) -> Iterator[_Seen]:
         """Frames as they are looked at: made ahead, so decoding costs the pass no time."""
         size, device = self.model.config.image_size, self.model.device
         every = self.settings.every
         for frame_idx, pixels in self.frames.iter(start, stop, step):
             image = frame_to_input(pixels, size, device) if frame_idx % every == 0 else None
-            yield _Seen(frame_idx, image, grey_picture(pixels) if every > 1 else None)
+            flows = every > 1 or self._flow_prompt
+            yield _Seen(frame_idx, image, grey_picture(pixels) if flows else None)
 
     def _visit(
         self, joined: Sequence[int], seen: _Seen, reverse: bool, carrier: FlowCarrier | None
@@ -280,7 +300,8 @@ class VideoTracker:
                 features = self._features.of(frame_idx, seen.image)
                 if started is None:
                     started = self._start(features)
-                result = self._track(obj, frame_idx, features, started, reverse)
+                moved = carrier.carried(obj_id) if carrier and self._flow_prompt else None
+                result = self._track(obj, frame_idx, features, started, reverse, moved)
             if carrier is not None:
                 carrier.show(obj_id, result)
             yield self._to_video(obj, obj_id, frame_idx, result)
@@ -297,11 +318,21 @@ class VideoTracker:
         features: ImageFeatures,
         started: Tensor,
         reverse: bool,
+        moved: ObjectMask | None,
     ) -> ObjectMask:
-        """One frame without a prompt: attend to memory, decode, remember."""
+        """One frame without a prompt: attend to memory, decode, remember.
+
+        moved: the mask of the frame before, where it is by the flow; if shown to the decoder, it
+        says which mask is meant, so only one is asked for.
+        """
         self._encode_pending(obj)
         top = self._attend(obj, frame_idx, started, reverse)
-        decoded = self.model.decode_masks(top, features.high_res, multimask=True)
+        guide = None
+        if moved is not None and bool((moved.low_res_logits > 0).any()):
+            guide = moved.low_res_logits
+        decoded = self.model.decode_masks(
+            top, features.high_res, mask_logits=guide, multimask=guide is None
+        )
         raw = self.model.gate_by_presence(decoded)
         result = self._fill_holes(raw)
         # upstream encodes the mask as decoded and fills holes only in what it shows and keeps
@@ -402,6 +433,8 @@ class VideoTracker:
             tokens.to(DTYPES[self.model.config.memory_dtype]),
             result.pointer.float(),
             result.low_res_logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT).half(),
+            result.iou.float(),
+            result.object_score.float(),
         )
 
     def _fill_holes(self, result: ObjectMask) -> ObjectMask:

@@ -38,6 +38,7 @@ def test_a_path_is_accepted(tmp_path):
         (("trunk_dims = [8, 16, 24, 32]", "trunk_dims = [8, 16]"), "must be four numbers"),
         (('"bfloat16"', '"int8"'), "memory_dtype = 'int8' must be one of"),
         (("image_size = 128", "image_size = true"), "image_size = True must be"),
+        (("image_size = 128", "image_size = 128\nflow_prompt = 1"), "must be true or false"),
         (("image_size", "[image_size"), "not valid TOML"),
     ],
 )
@@ -45,6 +46,15 @@ def test_a_bad_config_names_the_key(change, expected):
     with pytest.raises(ConfigError, match="Model config broken") as error:
         ModelConfig.parse(text_of("tiny").replace(*change, 1), name="broken")
     assert expected in str(error.value)
+
+
+def test_a_new_key_at_its_default_leaves_sessions_valid():
+    # the hash that sessions recorded before `flow_prompt` existed
+    assert ModelConfig.load("edgetam").sha256.startswith("f7ff64eb6171a50d")
+    plain, told = text_of("tiny"), text_of("tiny") + "flow_prompt = false\n"
+    asked = ModelConfig.parse(text_of("tiny") + "flow_prompt = true\n", name="tiny")
+    assert ModelConfig.parse(plain, name="tiny") == ModelConfig.parse(told, name="tiny")
+    assert asked.flow_prompt and asked.sha256 != ModelConfig.load("tiny").sha256
 
 
 def test_an_unknown_name_lists_the_known_ones():

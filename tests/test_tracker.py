@@ -256,6 +256,8 @@ def frame_memory(frame_idx: int) -> FrameMemory:
         torch.randn(1, 32, 16, generator=generator).bfloat16(),
         torch.randn(1, 32, generator=generator),
         torch.randn(1, 1, 32, 32, generator=generator).half(),
+        torch.rand(1, 1, generator=generator),
+        torch.randn(1, 1, generator=generator),
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from averaging import Averaging
 from edgetam_label.config import ModelConfig
 from edgetam_label.errors import CheckpointError, UsageError
 from edgetam_label.modeling import EdgeTAM
-from edgetam_label.training.clip_step import clip_loss
+from edgetam_label.training.clip_step import ClipWalk, clip_loss
 from edgetam_label.training.initialisation import new_model
 from edgetam_label.training.losses import LossWeights
 from edgetam_label.training.parallel import run_ranks
@@ -76,6 +78,28 @@ def test_gradients_of_clips_reach_the_memory() -> None:
         gradients = [p.grad for p in model.get_submodule(name).parameters()]
         assert any(g is not None and g.abs().sum() > 0 for g in gradients), name
     assert 0 <= result.metrics["presence"] <= 1
+
+
+def test_clips_show_the_moved_mask_where_the_config_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(ClipWalk, "_carried", lambda walk, t: asked.append(t) or walk.newest)
+    for flow_prompt in (False, True):
+        torch.manual_seed(0)
+        model = new_model(replace(CONFIG, flow_prompt=flow_prompt)).train()
+        result = clip_loss(model, batch(4), np.random.default_rng(1), LossWeights())  # type: ignore[arg-type]
+        result.loss.backward()
+        assert bool(asked) == flow_prompt
+
+
+def test_a_mask_moves_with_the_picture() -> None:
+    rng = np.random.default_rng(0)
+    ground = cv2.resize(rng.integers(0, 255, (20, 20, 3), dtype=np.uint8), (128, 128))
+    frames = np.stack([ground, np.roll(ground, 8, axis=1)]).transpose(0, 3, 1, 2)[None]
+    walk = ClipWalk(new_model(CONFIG), torch.from_numpy(frames), torch.zeros(1, 2, 64, 64), rng)
+    walk.newest = torch.full((1, 1, 32, 32), -8.0)
+    walk.newest[:, :, 10:20, 10:20] = 8
+    moved = walk._carried(1)[0, 0] > 0
+    assert moved[11:19, 13:21].all() and moved.sum() < 130
 
 
 @pytest.mark.slow

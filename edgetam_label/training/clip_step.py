@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgetam_label.flow import FlowBetween, carry, grey_picture
 from edgetam_label.modeling.edgetam import EdgeTAM, ImageFeatures, ObjectMask
 from edgetam_label.modeling.mask_decoder import DecoderOutput
 from edgetam_label.training.losses import LossWeights, mask_loss
@@ -24,6 +25,9 @@ from edgetam_label.training.still_step import (
 
 MASK_PROMPT_SHARE = 0.5  # clips whose first frame is prompted by its mask, as in `vos`
 CORRECTION_SHARE = 0.3  # clips with one corrective click on a later frame
+# Frames whose decoder is shown the mask of the frame before, where the model's config asks for it;
+# without it on the others, since a track that begins anew has none.
+FLOW_SHARE = 0.8
 
 
 class _Bank:
@@ -55,7 +59,7 @@ def clip_loss(
     rows = torch.arange(clips, device=batch.frames.device).repeat_interleave(objects)
     targets = batch.targets.flatten(0, 1).float() / 255  # (rows, T, S/2, S/2)
 
-    walk = ClipWalk(model, targets, rng)
+    walk = ClipWalk(model, batch.frames, targets, rng)
     by_mask = rng.random() < MASK_PROMPT_SHARE
     walk.prompt(by_time[0], rows, batch, by_mask)
     corrected = int(rng.integers(1, frames)) if rng.random() < CORRECTION_SHARE else 0
@@ -67,9 +71,19 @@ def clip_loss(
 class ClipWalk:
     """Walks a batch of clips through time and gathers everything that the loss compares."""
 
-    def __init__(self, model: EdgeTAM, targets: Tensor, rng: np.random.Generator) -> None:
-        self.model, self.targets, self.rng = model, targets, rng
+    def __init__(
+        self,
+        model: EdgeTAM,
+        frames: Tensor,
+        targets: Tensor,
+        rng: np.random.Generator,
+        flow_share: float = FLOW_SHARE,
+    ) -> None:
+        self.model, self.frames, self.targets, self.rng = model, frames, targets, rng
+        self.flow_share = flow_share if model.config.flow_prompt else 0.0
         self.bank = _Bank(model)
+        self.flow_between = FlowBetween()
+        self.newest: Tensor | None = None  # logits of the frame before, (rows, 1, S/4, S/4)
         self.outputs: list[tuple[DecoderOutput, Tensor, int]] = []
 
     def prompt(self, features: ImageFeatures, rows: Tensor, batch: Batch, by_mask: bool) -> None:
@@ -93,16 +107,33 @@ class ClipWalk:
         model, here = self.model, features[rows]
         top = self.bank.attend(model.start_attention(features.top)[rows], t)
         points, labels = top.new_zeros(len(rows), 1, 2), rows.new_full((len(rows), 1), PADDING)
-        ambiguous = eligible_masks(torch.ones_like(rows, dtype=torch.bool))
-        output = decode_all(model, top, here.high_res, points, labels)
-        answer = self._answer(output, ambiguous, t)
+        ambiguous = eligible = eligible_masks(torch.ones_like(rows, dtype=torch.bool))
+        if self.rng.random() < self.flow_share:
+            carried = self._carried(t)
+            masked = (carried > 0).flatten(1).any(dim=1)
+            eligible = eligible_masks(~masked)
+            output = decode_all(model, top, here.high_res, points, labels, carried, masked)
+        else:
+            output = decode_all(model, top, here.high_res, points, labels)
+        answer = self._answer(output, eligible, t)
         if correct:
-            previous = choose(output, ambiguous).low_res_logits.detach().float()
+            previous = choose(output, eligible).low_res_logits.detach().float()
             points, labels = corrective_points(previous, self.targets[:, t], self.rng)
             mask = previous.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
             output = decode_all(model, top, here.high_res, points, labels, mask)
             answer = self._answer(output, ambiguous, t)
         self._remember(t, here.top, answer, conditioning=correct)
+
+    def _carried(self, t: int) -> Tensor:
+        """The answer of frame t - 1 moved along the optical flow, (rows, 1, S/4, S/4)."""
+        assert self.newest is not None
+        pictures = self.frames[:, t - 1 : t + 1].permute(0, 1, 3, 4, 2).cpu().numpy()
+        moved = []
+        for clip, rows in zip(pictures, self.newest.chunk(len(pictures)), strict=True):
+            before, now = (grey_picture(frame) for frame in clip)
+            flow = self.flow_between(now, before)
+            moved += [carry(row[None], flow) for row in rows]
+        return torch.cat(moved)
 
     def result(self, weights: LossWeights) -> StepResult:
         every = DecoderOutput(
@@ -123,6 +154,7 @@ class ClipWalk:
         return self.model.gate_by_presence(choose(output, eligible))
 
     def _remember(self, t: int, top: Tensor, answer: ObjectMask, *, conditioning: bool) -> None:
+        self.newest = answer.low_res_logits.detach().clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
         tokens = self.model.encode_memory(top, answer.low_res_logits.float(), binarize=conditioning)
         bank = self.bank.conditioning if conditioning else self.bank.tracked
         bank.append((t, tokens, answer.pointer))

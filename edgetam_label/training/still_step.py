@@ -53,10 +53,17 @@ def decode_all(
     points: Tensor,
     labels: Tensor,
     mask_logits: Tensor | None = None,
+    masked: Tensor | None = None,
 ) -> DecoderOutput:
-    """All four masks of every prompt, so that single and ambiguous prompts share one pass."""
+    """All four masks of every prompt, so that single and ambiguous prompts share one pass.
+
+    masked: (N,) bool, the rows whose mask_logits count; all of them by default.
+    """
     sparse = model.sam_prompt_encoder.embed_points(points, labels)
     dense = model.sam_prompt_encoder.embed_mask(mask_logits, len(sparse))
+    if masked is not None:
+        none = model.sam_prompt_encoder.embed_mask(None, len(sparse))
+        dense = torch.where(masked[:, None, None, None], dense, none.to(dense.dtype))
     position = model.sam_prompt_encoder.image_position()
     return model.sam_mask_decoder.all_masks(top, position, sparse, dense, high_res)
 

@@ -85,7 +85,11 @@ class Validator:
             frames = model.encode_image(normalise(batch.frames[0]))
             rows = torch.zeros(batch.targets.shape[1], dtype=torch.long, device=model.device)
             walk = ClipWalk(
-                model, batch.targets.flatten(0, 1).float() / 255, np.random.default_rng(0)
+                model,
+                batch.frames,
+                batch.targets.flatten(0, 1).float() / 255,
+                np.random.default_rng(0),
+                flow_share=1.0,
             )
             walk.prompt(frames[:1], rows, batch, by_mask=True)
             for t in range(1, self.clip_frames):

@@ -1,0 +1,107 @@
+"""A model trained with it is shown the mask of the frame before, moved along the optical flow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from rendered_scenes import iou, picture, truth
+from tiny_video import tiny_frames, tiny_model
+
+from edgetam_label.flow import FlowBetween, carry, grey_picture
+from edgetam_label.modeling.fused import fuse
+from edgetam_label.prompts import Box, Click, Prompt
+from edgetam_label.tracker import TrackedFrame, TrackerSettings, VideoTracker
+
+OBJECTS = (Prompt(1, 0, clicks=(Click(20, 32),)), Prompt(2, 0, box=Box(8, 20, 32, 44)))
+
+
+def tracker(flow_prompt: bool | None = True, **settings: int) -> VideoTracker:
+    chosen = TrackerSettings(flow_prompt=flow_prompt, **settings)  # type: ignore[arg-type]
+    found = VideoTracker(tiny_model(), tiny_frames(12), chosen)
+    for prompt in OBJECTS:
+        found.add_prompt(prompt)
+    return found
+
+
+def logits(tracked: list[TrackedFrame]) -> list[torch.Tensor]:
+    return [t.low_res_logits for t in sorted(tracked, key=lambda t: (t.obj_id, t.frame_idx))]
+
+
+def same(ours: list[TrackedFrame], theirs: list[TrackedFrame]) -> bool:
+    pairs = zip(logits(ours), logits(theirs), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_the_config_decides_unless_the_settings_do() -> None:
+    plain = list(tracker(False).propagate())
+    guided = list(tracker(True).propagate())
+    assert not same(plain, guided)
+    assert same(plain, list(tracker(None).propagate()))
+    model = tiny_model()
+    model.config = replace(model.config, flow_prompt=True)
+    asked = VideoTracker(model, tiny_frames(12))
+    for prompt in OBJECTS:
+        asked.add_prompt(prompt)
+    assert same(guided, list(asked.propagate()))
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_a_pass_in_pieces_equals_a_whole_one(direction: str) -> None:
+    start = 0 if direction == "forward" else 11
+    whole, pieces = tracker(), tracker()
+    for t in (whole, pieces):
+        for prompt in OBJECTS:
+            t.remove_object(prompt.obj_id)
+            t.add_prompt(replace(prompt, frame_idx=start))
+    expected = list(whole.propagate(direction=direction))
+    ids = [prompt.obj_id for prompt in OBJECTS]
+    found = []
+    for first in (0, 5, 9):
+        length = {0: 5, 5: 4, 9: 3}[first]
+        begin = first if direction == "forward" else 11 - first
+        found += pieces.propagate(begin, direction=direction, max_frames=length, objects=ids)
+    assert same(found, expected)
+
+
+def test_it_goes_with_skipped_frames() -> None:
+    tracked = list(tracker(every=3).propagate())
+    assert len(tracked) == 24
+
+
+def test_an_absent_object_is_looked_for_without_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = tracker()
+    model = found.model
+    decode, given = model.decode_masks, []
+
+    def gone(*args: object, **options: object) -> object:
+        given.append((options.get("mask_logits") is not None, options["multimask"]))
+        output = decode(*args, **options)  # type: ignore[arg-type]
+        return replace(output, object_score=torch.full_like(output.object_score, -1.0))
+
+    monkeypatch.setattr(model, "decode_masks", gone)
+    tracked = list(found.propagate(objects=[1], max_frames=4))
+    assert [t.absent for t in tracked] == [False, True, True, True]
+    assert given == [(True, False), (False, True), (False, True)]
+
+
+def test_the_moved_mask_is_where_the_object_went() -> None:
+    flow = FlowBetween()(grey_picture(picture(5)), grey_picture(picture(0)))
+    stayed, expected = (cv2.resize(np.float32(truth(t)["disc"]), (80, 80)) for t in (0, 5))
+    moved = carry(torch.from_numpy(20 * stayed - 10)[None, None], flow)[0, 0].numpy()
+    assert iou(moved > 0, expected > 0.5) > 0.9
+    assert iou(stayed > 0.5, expected > 0.5) < 0.75
+
+
+def test_the_fused_model_agrees_with_the_readable_one() -> None:
+    model = tiny_model()
+    features = model.encode_image(torch.randn(1, 3, 128, 128))
+    mask = torch.randn(1, 1, 32, 32) * 5
+    ours, theirs = (
+        m.decode_masks(features.top, features.high_res, mask_logits=mask, multimask=False)
+        for m in (model, fuse(model))
+    )
+    assert torch.allclose(ours.low_res_logits, theirs.low_res_logits, atol=1e-4)
