@@ -22,12 +22,14 @@ from .context import BOX_TYPES, POINT_TYPES, Instance, Size, answer_id, image_in
 from .faults import ConfigProblem, RequestError
 from .frames_pool import FramesPool
 from .images import Answer, EmbeddingCache, ImageService
-from .jobs import JobRunner, LiveJob
+from .jobs import JobPass, JobRunner
 from .label_config import OUTPUT_TAGS, VIDEO_TAGS, LabelConfig, ObjectTag
+from .live_jobs import LiveJob
 from .model_host import ModelHost
 from .results import bitmask_url, probability
 from .timeline import Timeline
-from .videos import UNLABELLED, VideoService
+from .track_updates import UNLABELLED
+from .video_sessions import VideoSessions
 
 EVENTS = ("capabilities", "prewarm", "track", "track_progress", "track_cancel", "release")
 PROGRESS_WAIT = 5.0
@@ -52,7 +54,7 @@ class EventService:
         host: ModelHost,
         pool: FramesPool,
         images: ImageService,
-        videos: VideoService,
+        sessions: VideoSessions,
         jobs: JobRunner,
         embeddings: EmbeddingCache,
         count_hit: Callable[[bool], None],
@@ -61,7 +63,7 @@ class EventService:
         self._host = host
         self._pool = pool
         self._images = images
-        self._videos = videos
+        self._sessions = sessions
         self._jobs = jobs
         self._embeddings = embeddings
         self._count_hit = count_hit
@@ -159,7 +161,6 @@ class EventService:
     ) -> dict[str, Any]:
         context = body.context or {}
         video = _video(config)
-        self._jobs.check_limits(client)
         url = video.media(task.data)
         with self._pool.open(url, task.id) as frames:
             index = _frame_index(context, frames.identity, video, task)
@@ -168,29 +169,34 @@ class EventService:
             instances = image_instances(body.regions, size, scope=f"{task.project}/{task.id}")
             if not instances:
                 raise RequestError("A track needs a point or a box in context.result.")
-            session = self._videos.session_for(task, frames)
+            session = self._sessions.of(task, frames)
         limit = _max_frames(context, identity)
-        with self._videos.one_at_a_time(session.id):
-            objects = self._prompted(self._store.get(session.id), instances, index)
-            jobs = [
-                self._jobs.submit(
-                    session.id,
-                    start=start,
-                    stop=stop,
-                    objects=objects,
-                    client=client,
-                    num_frames=identity.num_frames,
-                    payload={"url": url, "task": task.id, "project": task.project, "event": True},
-                    direction=way,
-                )
-                for way, start, stop in _passes(context.get("direction"), index, limit)
-            ]
+        passes = _passes(context.get("direction"), index, limit)
+        with self._sessions.one_at_a_time(session.id):
+            session = self._store.get(session.id)
+            replaced = self._replaced(session, instances)
+            self._jobs.check_limits(client, len(passes), replaced)
+            self._jobs.supersede(replaced)
+            jobs = self._jobs.submit(
+                session.id,
+                passes,
+                objects=self._prompted(session, instances, index),
+                client=client,
+                num_frames=identity.num_frames,
+                payload={"url": url, "task": task.id, "project": task.project, "event": True},
+            )
         return {
             "session_id": "+".join(job.id for job in jobs),
             "total_frames": sum(job.total for job in jobs),
             "fps": identity.fps,
             "duration_ms": _duration(identity) * 1000,
         }
+
+    def _replaced(self, session: LabelSession, instances: Sequence[Instance]) -> list[LiveJob]:
+        """Jobs of the objects that are about to be tracked anew."""
+        names = {_external_id(instance) for instance in instances}
+        again = {o.obj_id for o in session.objects if o.external_id in names}
+        return [j for j in self._jobs.unfinished(session.id) if again & set(j.objects)]
 
     def _prompted(
         self, session: LabelSession, instances: Sequence[Instance], index: int
@@ -201,10 +207,8 @@ class EventService:
             item = self._store.add_object(
                 session.id,
                 instance.label or UNLABELLED,
-                external_id=answer_id("event", instance.region_id),
+                external_id=_external_id(instance),
             )
-            for job in self._jobs.of(session.id, item.obj_id):
-                self._jobs.cancel(job.id, wait=5.0)
             for old in session.prompts:
                 if old.obj_id == item.obj_id:
                     self._store.clear_prompt(session.id, item.obj_id, old.frame_idx)
@@ -273,7 +277,7 @@ class EventService:
 
     def _release(self, task: Task) -> dict[str, Any]:
         """Nothing is held for a client; embeddings of the task's video make room."""
-        session = self._store.find(self._videos.session_key(task.project, task.id))
+        session = self._store.find(self._sessions.key(task.project, task.id))
         if session is not None:
             self._embeddings.drop(f"{session.media.sha256}/")
         return {"status": "released"}
@@ -329,14 +333,18 @@ def _frame_index(
     return Timeline.of(media.pts, media.time_base, rate).index_of(max(frame, 1))
 
 
-def _passes(direction: Any, index: int, limit: int) -> list[tuple[str, int, int]]:
-    """(direction, first frame, frame to stop before). With both, the prompted frame comes once."""
-    forward = ("forward", index, index + limit + 1)
+def _external_id(instance: Instance) -> str:
+    return answer_id("event", instance.region_id)
+
+
+def _passes(direction: Any, index: int, limit: int) -> list[JobPass]:
+    """With both directions, the prompted frame comes once."""
+    forward = JobPass("forward", index, index + limit + 1)
     if direction == "backward":
-        return [("backward", index, index - limit - 1)]
+        return [JobPass("backward", index, index - limit - 1)]
     if direction != "both" or index == 0:
         return [forward]
-    return [forward, ("backward", index - 1, index - limit - 1)]
+    return [forward, JobPass("backward", index - 1, index - limit - 1)]
 
 
 def _max_frames(context: Mapping[str, Any], media: MediaIdentity) -> int:

@@ -15,6 +15,7 @@ from edgetam_label.frames import Frames
 from edgetam_label.media_identity import MediaIdentity
 
 from .faults import FetchFailed
+from .keyed_locks import KeyedLocks
 from .media import MediaCache
 
 
@@ -36,7 +37,7 @@ class FramesPool:
         self._idle = idle
         self._lock = threading.Lock()
         self._open: OrderedDict[str, _Handle] = OrderedDict()
-        self._opening: dict[str, threading.Lock] = {}
+        self._opening = KeyedLocks()
 
     @contextlib.contextmanager
     def open(
@@ -50,17 +51,10 @@ class FramesPool:
         """The video of a task. Raises FetchRefused, FetchFailed, or Cancelled."""
         with self._media.lease(url, task_id) as file:
             key = file.sha256
-            with self._lock:
-                opening = self._opening.setdefault(key, threading.Lock())
-            with opening:
+            with self._opening.hold(key):
                 handle = self._take(key)
                 if handle is None:
-                    try:
-                        handle = self._load(url, task_id, identity, cancel)
-                    except BaseException:
-                        with self._lock:
-                            self._opening.pop(key, None)
-                        raise
+                    handle = self._load(url, task_id, identity, cancel)
                     with self._lock:
                         handle.users += 1
                         self._open[key] = handle
@@ -106,7 +100,6 @@ class FramesPool:
             unused = [k for k, h in self._open.items() if h.users == 0]
             for key in unused[: max(0, len(unused) - self._idle)]:
                 closing.append(self._open.pop(key))
-                self._opening.pop(key, None)
         for one in closing:
             one.release.close()
 

@@ -11,13 +11,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgetam_label.errors import EdgeTAMLabelError
+from edgetam_label.sessions import ModelIdentity
+from edgetam_label.track_mode import TrackMode
 from edgetam_label.turnstile import Turnstile
 
 from .faults import ModelLoading
 
 if TYPE_CHECKING:
+    from edgetam_label.frames import Frames
     from edgetam_label.modeling import EdgeTAM
     from edgetam_label.predictor import ImagePredictor
+    from edgetam_label.tracker import VideoTracker
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +36,17 @@ class HostState:
 
 
 class ModelHost:
-    """load: returns the model, or raises EdgeTAMLabelError. version: what Label Studio shows."""
+    """load: returns the model, or raises EdgeTAMLabelError. version: what Label Studio shows.
 
-    def __init__(self, load: Callable[[], EdgeTAM], *, wait_seconds: float = 60.0) -> None:
+    every: tracks show the model one frame in so many; optical flow moves masks in between.
+    """
+
+    def __init__(
+        self, load: Callable[[], EdgeTAM], *, every: int = 1, wait_seconds: float = 60.0
+    ) -> None:
         self.turnstile = Turnstile()
         self._load = load
+        self._every = every
         self._wait = wait_seconds
         self._began = time.monotonic()
         self._done = threading.Event()
@@ -44,6 +54,7 @@ class ModelHost:
         self._error: str | None = None
         self._seconds = 0.0
         self._version = "edgetam-label"
+        self._identity: ModelIdentity | None = None
 
     def start(self) -> None:
         """Begin to load; returns at once."""
@@ -57,6 +68,7 @@ class ModelHost:
 
             identity = getattr(model, "identity", None)
             if identity is not None:
+                self._identity = identity = TrackMode(self._every).mark(identity)
                 self._version = f"{identity.name}@{identity.checkpoint_sha256[:8]}"
             # made once: fusing the network takes several times as long as answering a click
             self._predictor = ImagePredictor(model)
@@ -79,8 +91,15 @@ class ModelHost:
 
     @property
     def version(self) -> str:
-        """Name and weights, such as "edgetam@1f2e3d4c"; settled once the model is loaded."""
+        """Name and weights, such as "edgetam@1f2e3d4c" or "edgetam+every=3@1f2e3d4c"; settled once
+        the model is loaded."""
         return self._version
+
+    @property
+    def identity(self) -> ModelIdentity | None:
+        """What makes the masks of tracks, as sessions record it; None before it is loaded, and
+        for a model that was not made from a checkpoint."""
+        return self._identity
 
     def predictor(self, timeout: float | None = None) -> ImagePredictor:
         """For images and frames; waited for. Raises ModelLoading where it is not there (yet)."""
@@ -94,3 +113,10 @@ class ModelHost:
     def model(self, timeout: float | None = None) -> EdgeTAM:
         """The network, fused for inference; raises as `predictor` does."""
         return self.predictor(timeout).model
+
+    def tracker(self, frames: Frames) -> VideoTracker:
+        """For one track; raises as `predictor` does."""
+        model = self.model()
+        from edgetam_label.tracker import TrackerSettings, VideoTracker
+
+        return VideoTracker(model, frames, TrackerSettings(every=self._every))

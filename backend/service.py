@@ -21,8 +21,9 @@ from .events import EventService
 from .faults import ConfigProblem, ModelLoading
 from .frames_pool import FramesPool
 from .images import Answer, EmbeddingCache, ImageService
-from .jobs import JobRunner, LiveJob
+from .jobs import JobRunner
 from .label_config import LabelConfig, LabelConfigCache
+from .live_jobs import LiveJob
 from .ls_client import LabelStudioClient
 from .media import Download, MediaCache
 from .metrics import Metrics
@@ -47,7 +48,7 @@ class Backend:
         self.settings = settings
         self.metrics = Metrics()
         self.configs = LabelConfigCache()
-        self.host = ModelHost(load)
+        self.host = ModelHost(load, every=settings.every)
         key = settings.label_studio_api_key
         self.client = LabelStudioClient(
             settings.label_studio_url,
@@ -75,14 +76,6 @@ class Backend:
             observe=self.metrics.observe_step,
             count_hit=self.metrics.count_embedding,
         )
-        self.videos = VideoService(
-            self.store,
-            self.host,
-            self.pool,
-            self.client,
-            VideoSettings(settings.keyframe_iou, settings.max_track_frames),
-            self.metrics.observe_step,
-        )
         self.jobs = JobRunner(
             self.store,
             self.host,
@@ -95,24 +88,32 @@ class Backend:
             on_late=self._push,
             on_masks=self.metrics.masks.labels("video").inc,
         )
-        self.videos.jobs = self.jobs
+        self.videos = VideoService(
+            self.store,
+            self.host,
+            self.pool,
+            self.client,
+            self.jobs,
+            VideoSettings(settings.keyframe_iou, settings.max_track_frames),
+            self.metrics.observe_step,
+        )
         self.events = EventService(
             self.store,
             self.host,
             self.pool,
             self.images,
-            self.videos,
+            self.videos.sessions,
             self.jobs,
             embeddings,
             self.metrics.count_embedding,
         )
         self.training = Training(
-            settings, self.store, lambda project: self.videos.session_key(project, "")
+            settings, self.store, lambda project: self.videos.sessions.key(project, "")
         )
         self.webhooks = WebhookService(
             self.store,
             self.jobs,
-            self.videos.session_key,
+            self.videos.sessions.key,
             lambda project: self.training.start(project).id,
         )
         self._workers = ThreadPoolExecutor(settings.threads, thread_name_prefix="predict")

@@ -37,6 +37,13 @@ class ServerSettings(Settings):
     max_track_frames: int = Field(
         100_000, ge=1, description="frames that one job tracks at most in each direction"
     )
+    every: int = Field(
+        1,
+        ge=1,
+        le=32,
+        description="faster, less exact tracks: the model sees every so many frames, optical flow "
+        "moves masks in between",
+    )
     keyframe_iou: float = Field(
         0.9, gt=0, lt=1, description="IoU that interpolated boxes keep with the tracked ones"
     )

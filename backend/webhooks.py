@@ -121,9 +121,7 @@ class WebhookService:
             for session in self._store.list(key_prefix=key):
                 if session.key not in (key, None) and not str(session.key).startswith(key + "|"):
                     continue  # task 1 is not task 12
-                for item in session.objects:
-                    for job in self._jobs.of(session.id, item.obj_id):
-                        self._jobs.cancel(job.id, wait=5.0)
+                self._jobs.supersede(self._jobs.unfinished(session.id))
                 self._store.delete(session.id)
             count += 1
         return Outcome("deleted", count)

@@ -298,7 +298,7 @@ class Labeler:
             writer = MaskWriter(self.store, session.id, job.id, one.direction, self._limits)
             try:
                 with writer, closing(passed):
-                    for tracked in self._in_turns(passed):
+                    for tracked in self.turnstile.in_turns(passed):
                         if one.writes(tracked.obj_id, tracked.frame_idx):
                             writer.add(tracked)
                         if on_frame is not None:
@@ -320,7 +320,7 @@ class Labeler:
             return
         window = 1 + max(self.model.config.num_maskmem, self.model.config.max_object_pointers)
         for history in one.histories:
-            yield from self._in_turns(
+            yield from self.turnstile.in_turns(
                 tracker.propagate(
                     direction=_other(one.direction),
                     max_frames=window,
@@ -328,15 +328,6 @@ class Labeler:
                     cancel=cancel,
                 )
             )
-
-    def _in_turns(self, passed: Iterator[TrackedFrame]) -> Iterator[TrackedFrame]:
-        """Take the model for one frame at a time, so that concurrent tracks share it fairly."""
-        while True:
-            with self.turnstile:
-                tracked = next(passed, None)
-            if tracked is None:
-                return
-            yield tracked
 
 
 @dataclass

@@ -11,6 +11,9 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Turnstile:
@@ -34,6 +37,16 @@ class Turnstile:
             yield
         finally:
             self._leave()
+
+    def in_turns(self, source: Iterator[T]) -> Iterator[T]:
+        """The items of `source`, each made in a patient turn of its own."""
+        while True:
+            with self:
+                try:
+                    item = next(source)
+                except StopIteration:
+                    return
+            yield item
 
     def __enter__(self) -> None:
         self._enter(self._patient)

@@ -266,7 +266,7 @@ def test_a_job_can_be_cancelled_and_keeps_what_it_has(tmp_path: Path, studio: St
     with running(tmp_path, studio, predict_deadline=0.5) as rig:
         slow(rig, 0.2)
         rig.predict(body(track([FIRST])))
-        _until(lambda: rig.client.get("/jobs").get_json()["jobs"][0]["done"] > 1)
+        _until(lambda: any(job["done"] > 1 for job in rig.backend.jobs.all()))
         (job,) = rig.client.get("/jobs").get_json()["jobs"]
         answer = rig.client.delete(f"/jobs/{job['id']}")
         assert answer.status_code == 202 and answer.get_json()["state"] == "cancelled"
@@ -279,6 +279,7 @@ def test_a_restart_resumes_and_pushes(tmp_path: Path, studio: Studio) -> None:
     with running(tmp_path, studio, predict_deadline=0.8) as rig:
         slow(rig, 0.15)
         rig.predict(body(track([FIRST])))
+        _until(lambda: bool(rig.backend.jobs.all()))
         (job,) = rig.client.get("/jobs").get_json()["jobs"]
     with SessionStore(str(tmp_path / "sessions.db")) as store:
         (record,) = store.jobs.unfinished()
@@ -297,8 +298,11 @@ def test_too_many_jobs_of_one_client_are_a_429_and_others_go_on(
         slow(rig, 0.2)
         for i in (1, 2):
             rig.predict(body(track([FIRST]), task=i))
+            _until(lambda i=i: len(rig.backend.jobs.all()) == i)
+        rig.backend.settings.__dict__["predict_deadline"] = 20  # to hear of the refusal in time
         status, answer = rig.post("/predict", body(track([FIRST]), task=3))
         assert status == 429 and "GET /jobs" in answer["error"]
+        rig.backend.settings.__dict__["predict_deadline"] = 0.3
         status, _ = rig.post("/predict", body(track([FIRST]), task=4, user="bob@example.com"))
         assert status == 200
 

@@ -313,19 +313,20 @@ def test_turnstile_is_first_come_first_served():
     turnstile, order = Turnstile(), []
 
     def worker(i: int) -> None:
-        for _ in range(20):
-            with turnstile:
-                order.append(i)
-                time.sleep(0.001)
+        for _ in turnstile.in_turns(iter(range(2))):
+            order.append(i)
 
     threads = [threading.Thread(target=worker, args=(i,)) for i in range(3)]
-    for thread in threads:
-        thread.start()
+    with turnstile:
+        for i, thread in enumerate(threads):
+            thread.start()
+            while len(turnstile._patient) <= i:
+                time.sleep(0.001)
+        waiting = list(turnstile._patient)
     for thread in threads:
         thread.join()
-    middle = order[6:-6]
-    longest = max(sum(1 for _ in group) for _, group in __import__("itertools").groupby(middle))
-    assert longest <= 2
+    assert len(waiting) == 3 and sorted(order) == [0, 0, 1, 1, 2, 2]
+    assert order.index(0) < order.index(1) < order.index(2)
 
 
 def test_another_model_is_refused(labeler, store, frames):

@@ -58,7 +58,7 @@ def test_killing_the_writer_loses_at_most_the_batch_in_flight(tmp_path: Path) ->
             path,
             "SELECT obj_id, min(frame_idx), max(frame_idx), count(*) FROM masks GROUP BY obj_id",
         ) == [(o, 0, stored - 1, stored) for o in OBJECTS]
-    assert stored > 6 * FRAMES_PER_BATCH  # every writer went on where the one before it died
+    assert stored >= 6 * FRAMES_PER_BATCH  # every writer went on where the one before it died
     with SessionStore(path) as store:
         tail = list(store.iter_masks(session_id, start=stored - 1))
         assert tail == [mask(o, stored - 1) for o in OBJECTS]
