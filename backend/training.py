@@ -19,9 +19,11 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,6 +39,7 @@ from .settings import ServerSettings
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+ORPHAN_SECONDS = 5.0
 MAX_ATTEMPTS = 2  # a run that twice went down with the server is not begun a third time
 _STEP = re.compile(r"^step (\d+):", re.MULTILINE)
 
@@ -107,8 +110,14 @@ class Training:
                     "shows how far it is, DELETE stops it."
                 )
             run = TrainingRun(secrets.token_hex(8), project, self._settings.training_steps)
+            try:
+                self._save(run)
+            except OSError as error:
+                raise TrainingRefused(
+                    f"{self._folder(run)} cannot be written ({error.strerror}); make room there, "
+                    "or set EDGETAM_LABEL_CACHE_DIR to another folder."
+                ) from None
             self._runs[run.id] = run
-        self._save(run)
         self._launch(run)
         return run
 
@@ -123,12 +132,12 @@ class Training:
         return None if run is None else self._json(run)
 
     def cancel(self, run_id: str) -> None:
-        """Stop a run and forget what it has. Raises JobNotFound."""
+        """Stop a run and forget what it has; one that has ended stays. Raises JobNotFound."""
         with self._lock:
             if run_id not in self._runs:
                 raise JobNotFound(f"There is no fine-tune {run_id[:40]!r}; GET /jobs lists them.")
-            self._cancelled.add(run_id)
-        self._terminate()
+            if not self._runs[run_id].ended:
+                self._cancelled.add(run_id)  # its thread looks there twice a second
 
     # -- life -------------------------------------------------------------------------------
 
@@ -162,10 +171,10 @@ class Training:
         threading.Thread(target=self._run, args=(run,), name="training", daemon=True).start()
 
     def _run(self, run: TrainingRun) -> None:
-        self._set(run, state="running", done=0, attempts=run.attempts + 1)
         folder = self._folder(run)
         state, error = "done", None
         try:
+            self._set(run, state="running", done=0, attempts=run.attempts + 1)
             (folder / "model.pt").unlink(missing_ok=True)
             with (folder / "finetune.log").open("ab") as log:
                 for phase, command in self._commands(run):
@@ -186,7 +195,10 @@ class Training:
             shutil.rmtree(folder / "data", ignore_errors=True)
         if error is not None:
             logger.warning("fine-tune %s failed: %s", run.id, error)
-        self._set(run, state=state, error=error, pid=None)
+        try:
+            self._set(run, state=state, error=error, pid=None)
+        except OSError as failure:  # a full disk; whoever asks this server is told all the same
+            logger.error("fine-tune %s cannot be recorded as %s: %s", run.id, state, failure)
 
     def _commands(self, run: TrainingRun) -> Iterator[tuple[str, list[str]]]:
         folder = self._folder(run)
@@ -282,10 +294,12 @@ class Training:
         """After a crash of the server its child may still be at it, in the same folder."""
         if run.pid is None:
             return
-        with contextlib.suppress(OSError):
-            told = Path(f"/proc/{run.pid}/cmdline").read_bytes()
-            if run.id.encode() in told:
-                os.kill(run.pid, 15)
+        until = time.monotonic() + ORPHAN_SECONDS
+        with contextlib.suppress(OSError):  # it is gone
+            while run.id.encode() in Path(f"/proc/{run.pid}/cmdline").read_bytes():
+                late = time.monotonic() > until
+                os.kill(run.pid, signal.SIGKILL if late else signal.SIGTERM)
+                time.sleep(0.1)
 
     def _set(self, run: TrainingRun, **values: Any) -> None:
         if all(getattr(run, name) == value for name, value in values.items()):

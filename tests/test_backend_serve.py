@@ -20,6 +20,8 @@ from backend_bodies import VIDEO_CONFIG, keyframe, predict_body, track
 from backend_rig import movie
 from studio_double import Studio
 
+from edgetam_label.sessions import SessionStore
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
@@ -104,12 +106,48 @@ def test_health_and_setup_answer_while_tracks_run(tmp_path: Path) -> None:
         assert sorted(waits)[-3] < 1.0, waits
 
 
+def test_every_other_frame_by_flag_over_http(tmp_path: Path) -> None:
+    """Stopped in the middle of a track and started again: every mask is there, of one mode."""
+    with Studio() as studio:
+        studio.add("/data/m.mp4", movie(tmp_path / "m.mp4", frames=60))
+        flags = ["--label-studio-url", studio.url, "--predict-deadline", "0.5"]
+        asked = predict_body(
+            VIDEO_CONFIG, {"movie": "/data/m.mp4"},
+            [track([keyframe(1, 12, 33, 25, 33)], frames=60)],
+        )  # fmt: skip
+        with serving(tmp_path, *flags, "--every", "2") as (url, child):
+            ready(url)
+            assert (
+                requests.get(url + "/versions", timeout=5)
+                .json()["versions"][0]
+                .startswith("tiny+every=2@")
+            )
+            assert requests.post(url + "/predict", json=asked, timeout=60).status_code == 200
+            jobs: list[Any] = []
+            while not jobs or not jobs[0]["done"]:
+                jobs = requests.get(url + "/jobs", timeout=5).json()["jobs"]
+            child.send_signal(signal.SIGTERM)
+            assert child.wait(60) == 0
+        with serving(tmp_path, *flags, EDGETAM_LABEL_EVERY="2") as (url, _):
+            until = time.monotonic() + 120
+            while not studio.predictions:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+    (pushed,) = studio.predictions
+    assert pushed["model_version"].startswith("tiny+every=2@")
+    with SessionStore(tmp_path / "s.db") as store:
+        (session,) = store.list()
+        assert session.model is not None and session.model.name == "tiny+every=2"
+        assert store.mask_models(session.id) == {session.model: 60}
+
+
 @pytest.mark.parametrize(
     ("flags", "env", "sentence"),
     [
         (["--host", "0.0.0.0"], {}, "EDGETAM_LABEL_BASIC_AUTH_USER"),
         (["--label-studio-url", "localhost:8080"], {}, "with its scheme"),
         ([], {"EDGETAM_LABEL_PREDICT_DEADLINE": "500"}, "EDGETAM_LABEL_PREDICT_DEADLINE"),
+        (["--every", "0"], {}, "--every is '0'"),
     ],
 )
 def test_settings_that_cannot_work_are_told(

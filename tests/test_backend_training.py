@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +17,8 @@ from backend_bodies import VIDEO_CONFIG, keyframe, predict_body, track
 from backend_rig import Rig, movie, running, seeing_model
 from studio_double import Studio, personal_token
 
+from edgetam_label.backend import training as training_module
+from edgetam_label.backend.faults import JobNotFound, TrainingRefused
 from edgetam_label.backend.settings import ServerSettings
 from edgetam_label.backend.training import Training, TrainingRun
 from edgetam_label.checkpoints import load_model
@@ -151,6 +156,61 @@ def test_what_cannot_begin_is_told(
     with running(tmp_path, studio, train_on_start_training=True) as rig:
         status, answer = rig.post("/webhook", body)
         assert status == 409 and sentence in answer["error"]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SessionStore]:
+    with SessionStore(tmp_path / "s.db") as opened:
+        yield opened
+
+
+def test_cancelling_what_has_ended_leaves_the_run_under_way_alone(
+    tmp_path: Path, store: SessionStore
+) -> None:
+    runs = Training(ServerSettings.load(cache_dir=tmp_path), store, lambda project: project)
+    runs._runs["old"] = TrainingRun("old", "1", 300, state="done")
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        runs._child = child
+        runs.cancel("old")
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(1.0)
+    assert [run["state"] for run in runs.all()] == ["done"]
+    with pytest.raises(JobNotFound):
+        runs.cancel("new")
+
+
+def test_a_folder_that_cannot_be_written_is_told_and_blocks_nothing(
+    tmp_path: Path, store: SessionStore, weights: Path
+) -> None:
+    (tmp_path / "training").write_text("a file in the way")
+    settings = ServerSettings.load(
+        cache_dir=tmp_path,
+        train_on_start_training=True,
+        checkpoint=str(weights),
+        label_studio_url="http://localhost:1",
+    )
+    runs = Training(settings, store, lambda project: project)
+    for _ in range(2):
+        with pytest.raises(TrainingRefused, match="cannot be written.*EDGETAM_LABEL_CACHE_DIR"):
+            runs.start("1")
+    assert runs.all() == []
+
+
+def test_what_a_crash_left_running_is_ended_before_the_run_begins_again(
+    tmp_path: Path, store: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_module, "ORPHAN_SECONDS", 0.5)
+    stubborn = "import signal, sys; signal.signal(15, signal.SIG_IGN); print(1, flush=True); "
+    command = [sys.executable, "-c", stubborn + "sys.stdin.read()", "run-abc"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"1\n"
+        folder = tmp_path / "training" / "project-1" / "run-abc"
+        folder.mkdir(parents=True)
+        run = TrainingRun("run-abc", "1", 300, state="running", attempts=2, pid=child.pid)
+        (folder / "run.json").write_text(json.dumps(vars(run)))
+        settings = ServerSettings.load(cache_dir=tmp_path, train_on_start_training=True)
+        Training(settings, store, lambda project: project).resume()
+        assert child.wait(10) == -signal.SIGKILL
 
 
 def test_a_run_that_twice_took_the_server_down_is_not_begun_again(
