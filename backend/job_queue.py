@@ -32,7 +32,9 @@ class JobQueue(Generic[T]):
             while not self._closed:
                 seconds = self._waiting[0][0] - time.monotonic() if self._waiting else None
                 if seconds is not None and seconds <= 0:
-                    return heapq.heappop(self._waiting)[2]
+                    job = heapq.heappop(self._waiting)[2]
+                    self._changed.notify()  # somebody else must await the next one's time
+                    return job
                 self._changed.wait(seconds)
             return None
 

@@ -26,6 +26,7 @@ from urllib.parse import unquote, urlsplit
 import requests
 
 from .faults import FetchFailed, FetchRefused
+from .keyed_locks import KeyedLocks
 from .ls_client import CLOUD_SCHEMES, LabelStudioClient
 from .net_guard import Origin, shown
 
@@ -95,8 +96,7 @@ class MediaCache:
         self._sleep = sleep
         self._clock = clock
         self._lock = threading.Lock()
-        self._busy: dict[str, threading.Lock] = {}
-        self._waiters: dict[str, int] = {}
+        self._downloading = KeyedLocks()
         self._leases: dict[str, int] = {}
 
     @contextlib.contextmanager
@@ -108,7 +108,7 @@ class MediaCache:
         target = self.resolve(url, task_id)
         # a cloud file keeps its own name: the presigned address changes with every request
         key = f"{self._client.origin or ''}|{url if url != target else target}"
-        with self._only_one(key):
+        with self._downloading.hold(key):
             entry = self._ensure(key, target)
             with self._lock:
                 self._leases[entry.file] = self._leases.get(entry.file, 0) + 1
@@ -139,21 +139,6 @@ class MediaCache:
             )
         _refuse_traversal(url)
         return self._client.absolute(url if url.startswith("/") else "/" + url)
-
-    @contextlib.contextmanager
-    def _only_one(self, key: str) -> Iterator[None]:
-        """Serialises work on one key; other keys go on."""
-        with self._lock:
-            lock = self._busy.setdefault(key, threading.Lock())
-            self._waiters[key] = self._waiters.get(key, 0) + 1
-        try:
-            with lock:
-                yield
-        finally:
-            with self._lock:
-                self._waiters[key] -= 1
-                if not self._waiters[key]:
-                    del self._waiters[key], self._busy[key]
 
     def _ensure(self, key: str, url: str) -> _Entry:
         known = self._read(key)

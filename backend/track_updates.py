@@ -54,7 +54,12 @@ class TrackUpdates:
         state = TrackState.from_attributes(known.attributes) if known else None
         own = own_keyframes(region, state)
         label = region.label or (state.label if state else None)
-        if known is not None and state is not None and own == state.own:
+        if (
+            known is not None
+            and state is not None
+            and own == state.own
+            and not self._failed(session.id, known.obj_id)
+        ):
             if label != state.label:
                 known = self._save(session.id, known, replace(state, label=label), asked.config)
             return known, self._jobs.of(session.id, known.obj_id)
@@ -89,6 +94,11 @@ class TrackUpdates:
             client=asked.client,
         )
         return self._save(session.id, item, fresh, asked.config), jobs
+
+    def _failed(self, session_id: str, obj_id: int) -> bool:
+        """Whether the last track of an object failed in some direction; then it is tried again."""
+        last = {j.direction: j for j in self._store.jobs.find(session_id) if obj_id in j.objects}
+        return any(job.state == "failed" for job in last.values())
 
     def _pass(self, direction: str, start: int) -> JobPass:
         step = 1 if direction == "forward" else -1

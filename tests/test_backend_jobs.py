@@ -20,7 +20,7 @@ from edgetam_label.backend.job_queue import JobQueue
 from edgetam_label.backend.job_tracker import pass_begin
 from edgetam_label.backend.keyed_locks import KeyedLocks
 from edgetam_label.backend.live_jobs import LiveJob, LiveJobs
-from edgetam_label.errors import StoreError
+from edgetam_label.errors import MediaError, StoreError
 from edgetam_label.frames import Frames
 from edgetam_label.prompts import Click, Prompt
 from edgetam_label.sessions import FrameMask, SessionStore
@@ -116,6 +116,17 @@ def test_the_queue_is_first_come_first_served_and_holds_back_what_is_not_due() -
     began = time.monotonic()
     assert [waiting.get() for _ in range(3)] == ["one", "two", "later"]
     assert time.monotonic() - began >= 0.19
+    # a worker that awaited a later job and took another first leaves the later one to the rest
+    first, second = (threading.Thread(target=lambda: taken.append(waiting.get())) for _ in "ab")
+    taken: list[str | None] = []
+    waiting.put("later", delay=0.3)
+    first.start()
+    second.start()
+    time.sleep(0.05)
+    waiting.put("now")
+    first.join(10)
+    second.join(10)
+    assert taken == ["now", "later"]
     got: list[str | None] = []
     threads = [threading.Thread(target=lambda: got.append(waiting.get())) for _ in range(3)]
     for thread in threads:
@@ -218,6 +229,28 @@ def test_what_could_not_be_begun_is_begun_when_it_is_asked_again(
         assert status == 503 and "full" in answer["error"]
         assert len(rig.predict(body(box()))) == 1
         assert len(masks(rig)) == 12
+
+
+def test_a_track_that_failed_is_tried_again_when_it_is_asked_again(
+    tmp_path: Path, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path, studio) as rig:
+        real, failures = rig.backend.host.tracker, [MediaError("Frame 7 cannot be decoded.")]
+
+        def tracker(frames: Frames) -> VideoTracker:
+            if failures:
+                raise failures.pop()
+            return real(frames)
+
+        monkeypatch.setattr(rig.backend.host, "tracker", tracker)
+        status, answer = rig.post("/predict", body(box()))
+        assert (status, answer["error"]) == (502, "Frame 7 cannot be decoded.")
+        assert len(rig.predict(body(box()))) == 1
+        assert len(masks(rig)) == 12
+        # done now: the next question begins nothing
+        count = len(rig.backend.jobs.all())
+        rig.predict(body(box()))
+        assert len(rig.backend.jobs.all()) == count
 
 
 def test_two_annotators_correct_one_region_at_once(tmp_path: Path, studio: Studio) -> None:
