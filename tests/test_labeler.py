@@ -18,7 +18,7 @@ from edgetam_label.errors import JobEnded, PromptError, UsageError
 from edgetam_label.frames import Frames
 from edgetam_label.labeler import EmbeddingCache, Labeler
 from edgetam_label.prompts import Box, Click, Prompt
-from edgetam_label.sessions import ModelIdentity, SessionStore
+from edgetam_label.sessions import FrameMask, ModelIdentity, SessionStore
 from edgetam_label.track_plan import histories, plan_passes
 from edgetam_label.turnstile import Turnstile
 
@@ -377,6 +377,14 @@ labeler.track({session!r}, directions=("forward", "backward"))
 """
 
 
+def alike(ours: FrameMask, theirs: FrameMask) -> bool:
+    """The same mask up to rounding: another process may multiply in another order."""
+    places = [(m.obj_id, m.frame_idx, m.status) for m in (ours, theirs)]
+    a, b = ours.rle.decode(), theirs.rle.decode()
+    same = (a == b).mean() > 0.995
+    return places[0] == places[1] and bool(same) and abs(ours.score - theirs.score) < 1e-3
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_it_resumes_where_it_stopped(labeler, store, frames, tmp_path):
     """kill -9 while tracking: whole batches only, and the end result is the uninterrupted one."""
@@ -399,8 +407,11 @@ def test_killed_at_any_moment_it_resumes_where_it_stopped(labeler, store, frames
         process.wait()
         process.stdout.close()
         rows = masks(store, session_id)
-        assert set(map(repr, rows)) <= set(map(repr, expected))
+        by_place = {(m.obj_id, m.frame_idx): m for m in expected}
+        assert all(alike(m, by_place[m.obj_id, m.frame_idx]) for m in rows)
         stored.append(len(rows))
     assert stored == sorted(stored)
     labeler.resume(session_id, frames)
-    assert masks(store, session_id) == expected
+    final = masks(store, session_id)
+    assert len(final) == len(expected)
+    assert all(alike(a, b) for a, b in zip(final, expected, strict=True))
