@@ -18,7 +18,7 @@ from edgetam_label.errors import JobEnded, PromptError, UsageError
 from edgetam_label.frames import Frames
 from edgetam_label.labeler import EmbeddingCache, Labeler
 from edgetam_label.prompts import Box, Click, Prompt
-from edgetam_label.sessions import FrameMask, ModelIdentity, SessionStore
+from edgetam_label.sessions import ModelIdentity, SessionStore
 from edgetam_label.track_plan import histories, plan_passes
 from edgetam_label.turnstile import Turnstile
 
@@ -377,29 +377,26 @@ labeler.track({session!r}, directions=("forward", "backward"))
 """
 
 
-def alike(ours: FrameMask, theirs: FrameMask) -> bool:
-    """The same mask up to rounding: another process may multiply in another order."""
-    places = [(m.obj_id, m.frame_idx, m.status) for m in (ours, theirs)]
-    a, b = ours.rle.decode(), theirs.rle.decode()
-    same = (a == b).mean() > 0.995
-    return places[0] == places[1] and bool(same) and abs(ours.score - theirs.score) < 1e-3
-
-
 @pytest.mark.slow
 def test_killed_at_any_moment_it_resumes_where_it_stopped(labeler, store, frames, tmp_path):
     """kill -9 while tracking: whole batches only, and the end result is the uninterrupted one."""
+
+    # all in processes of their own: what ran before in this one may have changed how sums round,
+    # and seeded noise for weights makes much of the last bit
+    def script(session_id: str) -> list[str]:
+        text = textwrap.dedent(SCRIPT).format(
+            tests=str(Path(__file__).parent), db=str(tmp_path / "sessions.db"), session=session_id
+        )
+        return [sys.executable, "-c", text]
+
     whole = begin(labeler, frames, CLICK, BOX)
-    labeler.track(whole, frames, directions=BOTH)
+    subprocess.run(script(whole), check=True, stdout=subprocess.DEVNULL)
     expected = masks(store, whole)
+    assert len(expected) == 2 * COUNT
     session_id = begin(labeler, frames, CLICK, BOX)
-    script = textwrap.dedent(SCRIPT).format(
-        tests=str(Path(__file__).parent), db=str(tmp_path / "sessions.db"), session=session_id
-    )
     stored = []
     for delay in (0.05, 0.15, 0.3):
-        process = subprocess.Popen(
-            [sys.executable, "-c", script], stdout=subprocess.PIPE, env={**os.environ}
-        )
+        process = subprocess.Popen(script(session_id), stdout=subprocess.PIPE, env={**os.environ})
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(delay)
@@ -407,11 +404,8 @@ def test_killed_at_any_moment_it_resumes_where_it_stopped(labeler, store, frames
         process.wait()
         process.stdout.close()
         rows = masks(store, session_id)
-        by_place = {(m.obj_id, m.frame_idx): m for m in expected}
-        assert all(alike(m, by_place[m.obj_id, m.frame_idx]) for m in rows)
+        assert set(map(repr, rows)) <= set(map(repr, expected))
         stored.append(len(rows))
     assert stored == sorted(stored)
-    labeler.resume(session_id, frames)
-    final = masks(store, session_id)
-    assert len(final) == len(expected)
-    assert all(alike(a, b) for a, b in zip(final, expected, strict=True))
+    subprocess.run(script(session_id), check=True, stdout=subprocess.DEVNULL)
+    assert masks(store, session_id) == expected
