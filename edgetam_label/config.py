@@ -44,6 +44,7 @@ class ModelConfig:
     memory_dtype: str
     fill_hole_area: int
     flow_prompt: bool = False
+    refine_edges: bool = False
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> ModelConfig:

@@ -10,12 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgetam_label.edges import refine_edges
 from edgetam_label.errors import PromptError
 from edgetam_label.masks import Mask, clean_mask
 from edgetam_label.modeling import EdgeTAM, ImageFeatures
 from edgetam_label.modeling.fused import fuse
 from edgetam_label.preprocess import (
     image_to_input,
+    input_to_picture,
     logits_to_mask,
     mask_to_input,
     prompt_points,
@@ -27,11 +29,15 @@ LOGIT_LIMIT = 32.0  # low-resolution logits are clamped to ± this before they a
 
 @dataclass(frozen=True)
 class ImageEmbedding:
-    """An encoded image: features with the no-memory embedding added, and the image's own size."""
+    """An encoded image: features with the no-memory embedding added, and the image's own size.
+
+    picture: (S, S, 3) uint8, what the network saw, where its masks are refined by it.
+    """
 
     features: ImageFeatures
     width: int
     height: int
+    picture: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,9 +82,11 @@ class ImagePredictor:
     def embed(self, image: NDArray[np.uint8]) -> ImageEmbedding:
         """image: (H, W, 3) uint8 RGB. Raises MediaError on anything else."""
         size = self.model.config.image_size
-        features = self.model.encode_image(image_to_input(image, size, self.model.device))
+        pixels = image_to_input(image, size, self.model.device)
+        features = self.model.encode_image(pixels)
         features = ImageFeatures(self.model.without_memory(features.top), features.high_res)
-        return ImageEmbedding(features, width=image.shape[1], height=image.shape[0])
+        picture = input_to_picture(pixels) if self.model.config.refine_edges else None
+        return ImageEmbedding(features, image.shape[1], image.shape[0], picture)
 
     def predict(
         self,
@@ -134,9 +142,10 @@ class ImagePredictor:
             )
             low_res, iou, score = output
             height, width = embedding.height, embedding.width
-            array = np.stack(
-                [logits_to_mask(mask[None, None], height, width) for mask in low_res[0]]
-            )
+            drawn = [mask[None, None] for mask in low_res[0]]
+            if embedding.picture is not None:
+                drawn = [refine_edges(mask, embedding.picture) for mask in drawn]
+            array = np.stack([logits_to_mask(mask, height, width) for mask in drawn])
             if max_hole_area or max_speck_area:
                 array = np.stack([clean_mask(m, max_hole_area, max_speck_area) for m in array])
             answers.append(

@@ -59,6 +59,13 @@ def _normalised_bytes() -> NDArray[np.float32]:
     return table
 
 
+def input_to_picture(image: Tensor) -> NDArray[np.uint8]:
+    """What the network sees as a picture again: (1, 3, S, S) normalised → (S, S, 3) uint8 RGB."""
+    mean, std = (np.array(values, dtype=np.float32) for values in (MEAN, STD))
+    pixels = image[0].permute(1, 2, 0).cpu().numpy() * std + mean
+    return np.asarray(np.rint(pixels * 255).clip(0, 255), dtype=np.uint8)
+
+
 def _normalise(pixels: Tensor) -> Tensor:
     mean = pixels.new_tensor(MEAN)[:, None, None]
     std = pixels.new_tensor(STD)[:, None, None]

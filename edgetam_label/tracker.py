@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from edgetam_label.edges import refine_edges, sharpen
 from edgetam_label.errors import PromptError, UsageError
 from edgetam_label.flow import FlowCarrier, Grey, grey_picture
 from edgetam_label.frames import Frames
@@ -23,10 +25,17 @@ from edgetam_label.modeling import EdgeTAM, ImageFeatures, ObjectMask
 from edgetam_label.modeling.fused import fuse
 from edgetam_label.predictor import LOGIT_LIMIT
 from edgetam_label.prefetch import Prefetch
-from edgetam_label.preprocess import frame_to_input, logits_to_mask, mask_to_input, prompt_points
+from edgetam_label.preprocess import (
+    frame_to_input,
+    input_to_picture,
+    logits_to_mask,
+    mask_to_input,
+    prompt_points,
+)
 from edgetam_label.prompts import Prompt
 
 DIRECTIONS = ("forward", "backward")
+Picture = NDArray[np.uint8]
 FILLED_HOLE_LOGIT = 0.1  # what a filled hole's logits become, as upstream has it
 
 
@@ -41,6 +50,8 @@ class TrackerSettings:
         in between, masks follow the optical flow. 1: all frames, as upstream.
     flow_prompt: tracked frames are decoded with the mask of the frame before, moved along the
         optical flow, as a mask prompt; None takes the model config's. For models trained so.
+    refine_edges: masks follow the edges of the picture, and are remembered so; None takes the
+        model config's.
     feature_cache_bytes: budget for encoded frames. spill_bytes: budget of the temporary file for
         memories outside the attention window, per object.
     """
@@ -51,6 +62,7 @@ class TrackerSettings:
     spill_bytes: int = 2 * 2**30
     every: int = 1
     flow_prompt: bool | None = None
+    refine_edges: bool | None = None
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -77,11 +89,16 @@ class TrackedFrame:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A frame of a pass. image: for the network, if it sees this one. grey: for optical flow."""
+    """A frame of a pass.
+
+    image: for the network, if it sees this one. grey: for optical flow. picture: (S, S, 3), for
+    refining masks. Each is None where nothing asks for it.
+    """
 
     frame_idx: int
     image: Tensor | None
     grey: Grey | None
+    picture: Picture | None
 
 
 @dataclass
@@ -130,12 +147,13 @@ class VideoTracker:
         self.settings = settings or TrackerSettings()
         fill = self.settings.fill_hole_area
         self._fill_hole_area = model.config.fill_hole_area if fill is None else fill
-        prompted_by_flow = self.settings.flow_prompt
-        self._flow_prompt = (
-            model.config.flow_prompt if prompted_by_flow is None else prompted_by_flow
-        )
+        chosen, config = self.settings, model.config
+        self._flow_prompt = config.flow_prompt if chosen.flow_prompt is None else chosen.flow_prompt
+        self._refines = config.refine_edges if chosen.refine_edges is None else chosen.refine_edges
         self._objects: dict[int, _TrackedObject] = {}
-        self._features = _FeatureCache(model, frames, self.settings.feature_cache_bytes)
+        self._features = _FeatureCache(
+            model, frames, self.settings.feature_cache_bytes, pictures=self._refines
+        )
 
     @property
     def objects(self) -> tuple[int, ...]:
@@ -275,9 +293,12 @@ class VideoTracker:
         size, device = self.model.config.image_size, self.model.device
         every = self.settings.every
         for frame_idx, pixels in self.frames.iter(start, stop, step):
-            image = frame_to_input(pixels, size, device) if frame_idx % every == 0 else None
+            refines, seen = self._refines, frame_idx % every == 0
+            image = frame_to_input(pixels, size, device) if refines or seen else None
+            picture = input_to_picture(image) if refines and image is not None else None
             flows = every > 1 or self._flow_prompt
-            yield _Seen(frame_idx, image, grey_picture(pixels) if flows else None)
+            grey = grey_picture(pixels) if flows else None
+            yield _Seen(frame_idx, image if seen else None, grey, picture)
 
     def _visit(
         self, joined: Sequence[int], seen: _Seen, reverse: bool, carrier: FlowCarrier | None
@@ -297,14 +318,14 @@ class VideoTracker:
             if result is None and skipped and carrier is not None:
                 result = carrier.carried(obj_id)
             if result is None:
-                features = self._features.of(frame_idx, seen.image)
+                encoded = self._features.of(frame_idx, seen.image, seen.picture)
                 if started is None:
-                    started = self._start(features)
+                    started = self._start(encoded.features)
                 moved = carrier.carried(obj_id) if carrier and self._flow_prompt else None
-                result = self._track(obj, frame_idx, features, started, reverse, moved)
+                result = self._track(obj, frame_idx, encoded, started, reverse, moved)
             if carrier is not None:
                 carrier.show(obj_id, result)
-            yield self._to_video(obj, obj_id, frame_idx, result)
+            yield self._to_video(obj, obj_id, frame_idx, result, seen.picture)
 
     @torch.inference_mode()
     def _start(self, features: ImageFeatures) -> Tensor:
@@ -315,7 +336,7 @@ class VideoTracker:
         self,
         obj: _TrackedObject,
         frame_idx: int,
-        features: ImageFeatures,
+        encoded: _Encoded,
         started: Tensor,
         reverse: bool,
         moved: ObjectMask | None,
@@ -330,10 +351,13 @@ class VideoTracker:
         guide = None
         if moved is not None and bool((moved.low_res_logits > 0).any()):
             guide = moved.low_res_logits
+        features = encoded.features
         decoded = self.model.decode_masks(
             top, features.high_res, mask_logits=guide, multimask=guide is None
         )
         raw = self.model.gate_by_presence(decoded)
+        if encoded.picture is not None and float(raw.object_score) > 0:
+            raw = replace(raw, low_res_logits=sharpen(raw.low_res_logits, encoded.picture))
         result = self._fill_holes(raw)
         # upstream encodes the mask as decoded and fills holes only in what it shows and keeps
         tokens = self.model.encode_memory(features.top, raw.low_res_logits, binarize=False)
@@ -355,7 +379,8 @@ class VideoTracker:
     def _apply(self, obj: _TrackedObject, prompt: Prompt, *, reverse: bool) -> TrackedFrame:
         """Decode a prompt now; its memory is encoded when a pass needs it."""
         frame_idx = prompt.frame_idx
-        features = self._features.of(frame_idx)
+        encoded = self._features.of(frame_idx)
+        features = encoded.features
         earlier = obj.prompts.get(frame_idx)
         if earlier is None:
             memory = obj.bank.get(frame_idx)
@@ -383,7 +408,7 @@ class VideoTracker:
         obj.prompted[frame_idx] = result
         obj.unencoded[frame_idx] = _Decoded(result, conditioning)
         obj.stale.update(DIRECTIONS)
-        return self._to_video(obj, prompt.obj_id, frame_idx, result)
+        return self._to_video(obj, prompt.obj_id, frame_idx, result, encoded.picture)
 
     def _attend_around(
         self, obj: _TrackedObject, frame_idx: int, features: ImageFeatures, reverse: bool
@@ -421,9 +446,8 @@ class VideoTracker:
         """Encode prompted masks into memory; lazily, since clicks come faster than they matter."""
         for frame_idx in [t for t in obj.unencoded if t != besides]:
             decoded = obj.unencoded.pop(frame_idx)
-            tokens = self.model.encode_memory(
-                self._features.of(frame_idx).top, decoded.result.low_res_logits, binarize=True
-            )
+            top = self._features.of(frame_idx).features.top
+            tokens = self.model.encode_memory(top, decoded.result.low_res_logits, binarize=True)
             memory = self._remember(frame_idx, tokens, decoded.result)
             obj.bank.add(memory, conditioning=decoded.conditioning)
 
@@ -452,7 +476,12 @@ class VideoTracker:
 
     @torch.inference_mode()
     def _to_video(
-        self, obj: _TrackedObject, obj_id: int, frame_idx: int, result: ObjectMask
+        self,
+        obj: _TrackedObject,
+        obj_id: int,
+        frame_idx: int,
+        result: ObjectMask,
+        picture: Picture | None,
     ) -> TrackedFrame:
         score = float(result.object_score)
         height, width = self.frames.height, self.frames.width
@@ -460,7 +489,10 @@ class VideoTracker:
             mask = np.zeros((height, width), dtype=bool)
         else:
             drawn = obj.prompts[frame_idx].mask if frame_idx in obj.prompts else None
-            mask = logits_to_mask(result.low_res_logits, height, width, exactly=drawn is not None)
+            logits = result.low_res_logits
+            if picture is not None and drawn is None:
+                logits = refine_edges(logits, picture)
+            mask = logits_to_mask(logits, height, width, exactly=drawn is not None)
         return TrackedFrame(
             frame_idx, obj_id, mask, score, score <= 0, frame_idx in obj.prompts,
             result.low_res_logits,
@@ -501,30 +533,46 @@ class VideoTracker:
             )
 
 
+@dataclass(frozen=True)
+class _Encoded:
+    """A frame's features, and the picture that its masks are refined by, if they are."""
+
+    features: ImageFeatures
+    picture: Picture | None
+
+    @property
+    def num_bytes(self) -> int:
+        return self.features.num_bytes + (0 if self.picture is None else self.picture.nbytes)
+
+
 class _FeatureCache:
     """Encoded frames, the least recently used dropped first, within a byte budget."""
 
-    def __init__(self, model: EdgeTAM, frames: Frames, max_bytes: int) -> None:
+    def __init__(self, model: EdgeTAM, frames: Frames, max_bytes: int, *, pictures: bool) -> None:
         self._model, self._frames, self._max_bytes = model, frames, max_bytes
-        self._entries: OrderedDict[int, ImageFeatures] = OrderedDict()
+        self._with_pictures = pictures
+        self._entries: OrderedDict[int, _Encoded] = OrderedDict()
         self._bytes = 0
 
     @torch.inference_mode()
-    def of(self, frame_idx: int, image: Tensor | None = None) -> ImageFeatures:
-        """Features of a frame; `image`: what the network sees, if it was made already."""
-        features = self._entries.get(frame_idx)
-        if features is not None:
+    def of(
+        self, frame_idx: int, image: Tensor | None = None, picture: Picture | None = None
+    ) -> _Encoded:
+        """A frame, encoded; `image`, `picture`: what the network sees, if made already."""
+        known = self._entries.get(frame_idx)
+        if known is not None:
             self._entries.move_to_end(frame_idx)
-            return features
+            return known
         if image is None:
             size = self._model.config.image_size
             image = frame_to_input(self._frames[frame_idx], size, self._model.device)
-        features = self._model.encode_image(image)
-        self._entries[frame_idx] = features
-        self._bytes += features.num_bytes
+        if picture is None and self._with_pictures:
+            picture = input_to_picture(image)
+        encoded = self._entries[frame_idx] = _Encoded(self._model.encode_image(image), picture)
+        self._bytes += encoded.num_bytes
         while self._bytes > self._max_bytes and len(self._entries) > 1:
             self._bytes -= self._entries.popitem(last=False)[1].num_bytes
-        return features
+        return encoded
 
 
 def _extends(prompt: Prompt, earlier: Prompt) -> bool:

@@ -41,9 +41,7 @@ def test_the_config_decides_unless_the_settings_do() -> None:
     guided = list(tracker(True).propagate())
     assert not same(plain, guided)
     assert same(plain, list(tracker(None).propagate()))
-    model = tiny_model()
-    model.config = replace(model.config, flow_prompt=True)
-    asked = VideoTracker(model, tiny_frames(12))
+    asked = VideoTracker(tiny_model(flow_prompt=True), tiny_frames(12))
     for prompt in OBJECTS:
         asked.add_prompt(prompt)
     assert same(guided, list(asked.propagate()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -15,10 +16,13 @@ WIDTH, HEIGHT = 96, 64
 
 
 @cache
-def tiny_model() -> EdgeTAM:
-    """Seeded weights, biased so that objects count as present."""
+def tiny_model(**changes: bool) -> EdgeTAM:
+    """Seeded weights, biased so that objects count as present; shared, so do not change it.
+
+    changes: values of its config.
+    """
     torch.manual_seed(0)
-    model = EdgeTAM(ModelConfig.load("tiny")).eval()
+    model = EdgeTAM(replace(ModelConfig.load("tiny"), **changes)).eval()  # type: ignore[arg-type]
     last = model.sam_mask_decoder.pred_obj_score_head.layers[-1]
     torch.nn.init.constant_(last.bias, 5.0)
     return model
