@@ -94,7 +94,7 @@ def test_a_small_thing_without_edges_is_not_lost(radius):
     even = np.full((320, 320, 3), 128, dtype=np.uint8)
     after = logits_to_mask(refine_edges(coarse(truth, 80), even), 320, 320)
     before = logits_to_mask(coarse(truth, 80), 320, 320)
-    assert iou(before, after) > 0.9
+    assert iou(before, after) > 0.8
 
 
 def test_only_the_part_around_the_mask_is_computed():
