@@ -36,7 +36,7 @@ class StoreError(EdgeTAMLabelError):
 
 
 class JobEnded(UsageError):
-    """A tracking job was cancelled, or superseded by a newer one, while it was under way."""
+    """A tracking job was cancelled, superseded by a newer one, or went with its session."""
 
 
 class SessionNotFound(UsageError):

@@ -200,8 +200,8 @@ def read_job(connection: Connection, job_id: str) -> TrackingJob:
     return _read(row)
 
 
-def _not_found(job_id: str) -> UsageError:
-    return UsageError(f"There is no tracking job {job_id!r}; it may have gone with its session.")
+def _not_found(job_id: str) -> JobEnded:
+    return JobEnded(f"There is no tracking job {job_id!r}; it may have gone with its session.")
 
 
 def _check(plan: JobPlan, state: str) -> None:

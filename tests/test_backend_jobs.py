@@ -352,6 +352,27 @@ def test_a_task_deleted_while_its_job_runs(
         assert len(masks(rig)) == 12
 
 
+def test_a_task_deleted_before_its_job_begins(
+    tmp_path: Path, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job's record goes between planning and claiming: cancelled, and no server error."""
+    with running(tmp_path, studio) as rig:
+        claim = rig.backend.store.jobs.claim
+
+        def deleted_first(*args: Any) -> bool:
+            sent = {"action": "TASKS_DELETED", "project": {"id": 1}, "tasks": [{"id": 1}]}
+            rig.post("/webhook", sent)
+            for live in rig.backend.jobs._live.all():
+                live.cancelled.clear()  # as when the deletion did not know of the job yet
+            return claim(*args)
+
+        monkeypatch.setattr(rig.backend.store.jobs, "claim", deleted_first)
+        status, answer = rig.post("/predict", body(box()))
+        assert status < 500, answer
+        rig.settle()
+        assert {job["state"] for job in rig.backend.jobs.all()} <= {"cancelled"}
+
+
 def test_a_resumed_job_gives_what_an_uninterrupted_one_gives(
     tmp_path: Path, studio: Studio
 ) -> None:
