@@ -8,6 +8,8 @@ For models whose config says `refine_edges`; what a track remembers is left as t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import torch
@@ -30,63 +32,92 @@ Planes = NDArray[np.float64]
 
 
 def refine_edges(low_res_logits: Tensor, picture: NDArray[np.uint8]) -> Tensor:
-    """Logits (1, 1, h, w) → (1, 1, S, S) values in about ±0.5, positive where the mask now is.
+    """Logits (1, M, h, w) → (1, M, S, S) values in about ±0.5, positive where each mask now is.
 
     picture: (S, S, 3) uint8, as the network saw it, stretched.
     """
     side = picture.shape[0]
     half = side // 2  # the lines are fitted there (He and Sun, "Fast Guided Filter", 2015)
     radius = max(1, round(RADIUS * half / low_res_logits.shape[-1]))
-    logits = low_res_logits[0, 0].float().clamp(-LOGIT_RANGE, LOGIT_RANGE).cpu().numpy()
-    large = cv2.resize(logits, (half, half), interpolation=cv2.INTER_LINEAR)
-    probability = 1 / (1 + np.exp(-large))
-    refined = np.full((side, side), -0.5, dtype=np.float32)
-    seen = mask_to_box(probability > FAINT)
+    logits = low_res_logits[0].float().clamp(-LOGIT_RANGE, LOGIT_RANGE).cpu().numpy()
+    large = [cv2.resize(one, (half, half), interpolation=cv2.INTER_LINEAR) for one in logits]
+    probabilities = 1 / (1 + np.exp(-np.stack(large)))
+    refined = np.full((len(logits), side, side), -0.5, dtype=np.float32)
+    seen = mask_to_box((probabilities > FAINT).any(axis=0))
     if seen is not None:
         x0, y0 = (max(0, low - 2 * radius - 1) for low in seen[:2])
         x1, y1 = (min(half, high + 2 * radius + 1) for high in seen[2:])
-        coarse, fine = np.s_[y0:y1, x0:x1], np.s_[2 * y0 : 2 * y1, 2 * x0 : 2 * x1]
-        small = cv2.resize(picture[fine], (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
-        values = probability[coarse].astype(np.float64)
-        fitted = np.dstack((_lines(values, np.divide(small, 255.0), radius), values))
+        fine = np.s_[2 * y0 : 2 * y1, 2 * x0 : 2 * x1]
         size = (2 * (x1 - x0), 2 * (y1 - y0))
-        lines = cv2.resize(fitted.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-        colours, own = picture[fine] * np.float32(1 / 255), lines[..., 5]
-        line = (lines[..., :3] * colours).sum(axis=-1) + lines[..., 3]
-        refined[fine] = own + lines[..., 4] * (line - own) - 0.5
-    return torch.from_numpy(refined)[None, None].to(low_res_logits.device)
+        small = cv2.resize(picture[fine], (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
+        windows = _Windows.of(np.divide(small, 255.0), radius)
+        colours = cv2.split(picture[fine] * np.float32(1 / 255))
+        for one, out in zip(probabilities[:, y0:y1, x0:x1], refined, strict=True):
+            values = one.astype(np.float64)
+            fitted = (*windows.lines(values), values)
+            r, g, b, offset, trust, own = (_enlarged(plane, size) for plane in fitted)
+            line = r * colours[0] + g * colours[1] + b * colours[2] + offset
+            out[fine] = own + trust * (line - own) - 0.5
+    return torch.from_numpy(refined)[None].to(low_res_logits.device)
 
 
-def _lines(values: Planes, colours: Planes, radius: int) -> Planes:
-    """`values` (H, W) as locally linear functions of `colours` (H, W, 3): equations 19 to 21.
+@dataclass(frozen=True)
+class _Windows:
+    """What the windows around all pixels hold of colours, whatever the mask.
 
-    (H, W, 5): three slopes, the offset, and how far to trust them, 0..1.
+    colours, means: three planes (H, W). inverse: of the windows' covariances, the planes of rr, rg,
+    rb, gg, gb and bb.
     """
 
-    def mean(planes: Planes) -> Planes:
-        window = (2 * radius + 1, 2 * radius + 1)
-        return np.asarray(cv2.boxFilter(planes, -1, window, borderType=cv2.BORDER_REFLECT))
+    colours: tuple[Planes, ...]
+    means: tuple[Planes, ...]
+    inverse: tuple[Planes, ...]
+    radius: int
 
-    r, g, b = np.moveaxis(colours, -1, 0)
-    mr, mg, mb = np.moveaxis(mean(colours), -1, 0)
-    products = mean(np.dstack((r * r, r * g, r * b, g * g, g * b, b * b)))
-    rr, rg, rb, gg, gb, bb = np.moveaxis(products, -1, 0)
-    rr, gg, bb = rr - mr * mr + EVENNESS, gg - mg * mg + EVENNESS, bb - mb * mb + EVENNESS
-    rg, rb, gb = rg - mr * mg, rb - mr * mb, gb - mg * mb
-    # the inverse of the symmetric 3 x 3 covariance of every window, by its cofactors
-    xx, xy, xz = gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg
-    yy, yz, zz = rr * bb - rb * rb, rg * rb - rr * gb, rr * gg - rg * rg
-    determinant = rr * xx + rg * xy + rb * xz
+    @classmethod
+    def of(cls, picture: Planes, radius: int) -> _Windows:
+        """picture: (H, W, 3) in 0..1."""
+        r, g, b = colours = tuple(np.ascontiguousarray(c) for c in np.moveaxis(picture, -1, 0))
+        mr, mg, mb = means = tuple(_mean(c, radius) for c in colours)
+        rr, gg, bb = (
+            _mean(c * c, radius) - m * m + EVENNESS for c, m in zip(colours, means, strict=True)
+        )
+        rg, rb = _mean(r * g, radius) - mr * mg, _mean(r * b, radius) - mr * mb
+        gb = _mean(g * b, radius) - mg * mb
+        # the inverse of the symmetric 3 x 3 covariance of every window, by its cofactors
+        xx, xy, xz = gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg
+        yy, yz, zz = rr * bb - rb * rb, rg * rb - rr * gb, rr * gg - rg * rg
+        scale = 1 / (rr * xx + rg * xy + rb * xz)
+        inverse = tuple(cofactor * scale for cofactor in (xx, xy, xz, yy, yz, zz))
+        return cls(colours, means, inverse, radius)
 
-    means = mean(np.dstack((r * values, g * values, b * values, values, values * values)))
-    vr, vg, vb, mv, vv = np.moveaxis(means, -1, 0)
-    vr, vg, vb = vr - mr * mv, vg - mg * mv, vb - mb * mv
-    ar = (xx * vr + xy * vg + xz * vb) / determinant
-    ag = (xy * vr + yy * vg + yz * vb) / determinant
-    ab = (xz * vr + yz * vg + zz * vb) / determinant
-    offset = mv - ar * mr - ag * mg - ab * mb
-    explained = (ar * vr + ag * vg + ab * vb) / (vv - mv * mv + FLAT)
-    smooth = mean(np.dstack((ar, ag, ab, offset, explained)))
-    ar, ag, ab, offset, explained = np.moveaxis(smooth, -1, 0)
-    lines: Planes = np.dstack((ar, ag, ab, offset, np.clip(explained / EXPLAINED, 0, 1)))
-    return lines
+    def lines(self, values: Planes) -> tuple[Planes, ...]:
+        """`values` (H, W) as locally linear functions of the colours: equations 19 to 21.
+
+        Planes (H, W): three slopes, the offset, and how far to trust them, 0..1.
+        """
+        radius = self.radius
+        mv, vv = _mean(values, radius), _mean(values * values, radius)
+        vr, vg, vb = (
+            _mean(c * values, radius) - m * mv
+            for c, m in zip(self.colours, self.means, strict=True)
+        )
+        xx, xy, xz, yy, yz, zz = self.inverse
+        ar = xx * vr + xy * vg + xz * vb
+        ag = xy * vr + yy * vg + yz * vb
+        ab = xz * vr + yz * vg + zz * vb
+        mr, mg, mb = self.means
+        offset = mv - ar * mr - ag * mg - ab * mb
+        explained = (ar * vr + ag * vg + ab * vb) / (vv - mv * mv + FLAT)
+        trust = np.clip(_mean(explained, radius) / EXPLAINED, 0, 1)
+        return (*(_mean(plane, radius) for plane in (ar, ag, ab, offset)), trust)
+
+
+def _mean(plane: Planes, radius: int) -> Planes:
+    window = (2 * radius + 1, 2 * radius + 1)
+    return np.asarray(cv2.boxFilter(plane, -1, window, borderType=cv2.BORDER_REFLECT))
+
+
+def _enlarged(plane: Planes, size: tuple[int, int]) -> NDArray[np.float32]:
+    small = plane.astype(np.float32)
+    return np.asarray(cv2.resize(small, size, interpolation=cv2.INTER_LINEAR), dtype=np.float32)

@@ -142,10 +142,10 @@ class ImagePredictor:
             )
             low_res, iou, score = output
             height, width = embedding.height, embedding.width
-            drawn = [mask[None, None] for mask in low_res[0]]
+            drawn = low_res
             if embedding.picture is not None:
-                drawn = [refine_edges(mask, embedding.picture) for mask in drawn]
-            array = np.stack([logits_to_mask(mask, height, width) for mask in drawn])
+                drawn = refine_edges(low_res, embedding.picture)
+            array = np.stack([logits_to_mask(one[None, None], height, width) for one in drawn[0]])
             if max_hole_area or max_speck_area:
                 array = np.stack([clean_mask(m, max_hole_area, max_speck_area) for m in array])
             answers.append(

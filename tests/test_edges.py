@@ -8,7 +8,7 @@ import torch
 from tiny_video import tiny_frames, tiny_model
 
 from edgetam_label.config import ModelConfig
-from edgetam_label.edges import EVENNESS, _lines, refine_edges
+from edgetam_label.edges import EVENNESS, _Windows, refine_edges
 from edgetam_label.masks import RLE
 from edgetam_label.predictor import ImagePredictor
 from edgetam_label.preprocess import frame_to_input, input_to_picture, logits_to_mask
@@ -49,7 +49,7 @@ def test_filter_is_the_one_of_the_paper():
     values = colours @ np.array([0.5, -0.3, 0.6]) + 0.2 * noise
     padded = np.pad(colours, ((4, 4), (4, 4), (0, 0)), mode="symmetric")
     targets = np.pad(values, 4, mode="symmetric")
-    lines = _lines(values, colours, 2)
+    lines = np.dstack(_Windows.of(colours, 2).lines(values))
     slopes, offsets = np.zeros((13, 15, 3)), np.zeros((13, 15))
     for y in range(13):
         for x in range(15):
@@ -106,6 +106,18 @@ def test_only_the_part_around_the_mask_is_computed():
     other[:, 230:] = 0
     other[:90] = 255
     assert torch.equal(whole, refine_edges(coarse(truth, 80), other))
+
+
+def test_several_masks_are_each_as_if_alone():
+    """Three candidates share what is known of the colours and nothing else."""
+    discs = [disc(320, 150, 170, 40), disc(320, 160, 170, 15), np.zeros((320, 320), dtype=bool)]
+    picture = picture_of(discs[0])
+    logits = torch.cat([coarse(one, 80) for one in discs], dim=1)
+    together = refine_edges(logits, picture)
+    alone = torch.cat([refine_edges(logits[:, i : i + 1], picture) for i in range(3)], dim=1)
+    assert together.shape == (1, 3, 320, 320)
+    assert torch.equal(together > 0, alone > 0)
+    assert (together - alone).abs().max() < 0.02 and not (together[0, 2] > 0).any()
 
 
 @pytest.mark.parametrize("value", [-30.0, 30.0])
