@@ -14,9 +14,11 @@ from edgetam_label.exporters.exporting import ExportRequest, export_sessions
 from edgetam_label.frames import Frames
 from edgetam_label.labeler import Labeler, Progress
 from edgetam_label.modeling import EdgeTAM
+from edgetam_label.predictor import ImagePredictor
 from edgetam_label.prompts import Click, Prompt
 from edgetam_label.render import render_video, write_contact_sheet
 from edgetam_label.sessions import LabelObject, LabelSession, SessionStore
+from edgetam_label.training.prompt_sampling import POSITIVE, corrective_click
 
 EXPORTS = ("coco", "ytvos")
 SHEET_FRAMES = 6
@@ -74,8 +76,8 @@ def run_demo(
     tell(f"Rendering {num_frames} frames with known truth")
     clip = render_demo_clip(files["clip"], width=width, height=height, num_frames=num_frames)
     with SessionStore(files["database"]) as store, Frames.open(clip.path) as frames:
-        session = _prompted_session(Labeler(model, store), clip, frames)
-        tell(f"Tracking {len(clip.objects)} objects from one click each")
+        session = _prompted_session(model, store, clip, frames)
+        tell(f"Tracking {len(clip.objects)} objects from two clicks each")
         start = time.monotonic()
         Labeler(model, store).track(session.id, frames, progress=progress)
         seconds = time.monotonic() - start
@@ -99,11 +101,21 @@ def _files(out: Path) -> dict[str, Path]:
     }
 
 
-def _prompted_session(labeler: Labeler, clip: DemoClip, frames: Frames) -> LabelSession:
+def _prompted_session(
+    model: EdgeTAM, store: SessionStore, clip: DemoClip, frames: Frames
+) -> LabelSession:
+    labeler, predictor = Labeler(model, store), ImagePredictor(model)
     session = labeler.create_session(frames, name="demo")
+    embedding = predictor.embed(frames[0])
     for item in clip.objects:
-        labeler.store.set_object(session.id, LabelObject(item.id, item.name))
-        labeler.add_prompt(session.id, Prompt(item.id, 0, clicks=(Click(*item.click),)))
+        store.set_object(session.id, LabelObject(item.id, item.name))
+        clicks: tuple[Click, ...] = (Click(*item.click),)
+        answer = predictor.predict(embedding, Prompt(item.id, 0, clicks=clicks))
+        # as a person who looks would: the second click goes where the first answer is most wrong
+        wrong = corrective_click(answer.best, clip.mask(item.id, 0))
+        if wrong is not None:
+            clicks = (*clicks, Click(wrong[0], wrong[1], wrong[2] == POSITIVE))
+        labeler.add_prompt(session.id, Prompt(item.id, 0, clicks=clicks))
     return session
 
 

@@ -30,7 +30,9 @@ def test_the_demo_leaves_what_it_names(tmp_path: Path) -> None:
     with SessionStore(report.files["database"]) as store:
         assert [item.id for item in store.summaries()] == [report.session_id]
         masks: list[FrameMask] = list(store.iter_masks(report.session_id))
+        prompts = store.get(report.session_id).prompts
     assert len(masks) == 2 * 6
+    assert [(p.obj_id, len(p.clicks)) for p in prompts] == [(1, 2), (2, 2)]
     _, truth = demo_frames(width=128, height=72, num_frames=6)
     for obj_id, score in enumerate(report.scores, start=1):
         ious = []
