@@ -20,7 +20,7 @@ from edgetam_label.training.initialisation import new_model
 from edgetam_label.training.losses import LossWeights
 from edgetam_label.training.parallel import run_ranks
 from edgetam_label.training.plan import Stage, TrainingPlan
-from edgetam_label.training.samples import SampleSpec, SampleStream, collate
+from edgetam_label.training.samples import Batch, SampleSpec, SampleStream, collate
 from edgetam_label.training.start import TrainingRun, load_weights, write_checkpoint
 from edgetam_label.training.still_step import still_loss
 from edgetam_label.training.synthetic import SyntheticClips
@@ -124,6 +124,25 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
     for ours, theirs in zip(second.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     assert second.ema.updates == whole.ema.updates == 6
+
+
+def test_batch_statistics_follow_the_stills_and_rest_on_clips(tmp_path: Path) -> None:
+    """Statistics that never follow let the deep layers fade in a long run."""
+    run = trainer(tmp_path)
+    norms = [m for m in run.model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    step, moved = run._step, []
+
+    def watched(batch: Batch, *rest: object) -> object:
+        before = [norm.running_var.clone() for norm in norms]
+        done = step(batch, *rest)  # type: ignore[arg-type]
+        changed = [not torch.equal(a, n.running_var) for a, n in zip(before, norms, strict=True)]
+        moved.append((batch.frames.shape[1] == 1, all(changed), any(changed)))
+        return done
+
+    run._step = watched  # type: ignore[assignment, method-assign]
+    run.run()
+    assert {still for still, _, _ in moved[3:]} == {True, False}  # the second stage mixes both
+    assert all(every == some == still for still, every, some in moved)
 
 
 def test_signals_are_given_back(tmp_path: Path) -> None:

@@ -236,7 +236,8 @@ def test_the_average_follows_the_model() -> None:
     ema.update(model)
     decay = min(0.5, 2 / 11)
     assert torch.allclose(ema.model.weight, torch.tensor(decay * 1.0 + (1 - decay) * 3.0))
-    assert torch.allclose(ema.model.running_mean, torch.tensor(7.0))
+    assert torch.allclose(ema.model.running_mean, torch.tensor((1 - decay) * 7.0))
+    assert ema.model.num_batches_tracked == model.num_batches_tracked
     copy = Ema(torch.nn.BatchNorm2d(2), 0.5)
     copy.load_state_dict(ema.state_dict())
     assert copy.updates == 1 and torch.equal(copy.model.weight, ema.model.weight)

@@ -24,7 +24,7 @@ class Ema(Generic[Model]):
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move towards `model`; buffers such as batch statistics are copied."""
+        """Move towards `model`, batch statistics included; other buffers are copied."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         shadow: list[Tensor] = list(self.model.parameters())
@@ -32,7 +32,10 @@ class Ema(Generic[Model]):
         torch._foreach_mul_(shadow, decay)
         torch._foreach_add_(shadow, latest, alpha=1 - decay)
         for ours, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
-            ours.copy_(theirs)
+            if ours.is_floating_point():
+                ours.lerp_(theirs, 1 - decay)
+            else:
+                ours.copy_(theirs)
 
     def state_dict(self) -> dict[str, Tensor | int]:
         return {"updates": self.updates, **self.model.state_dict()}

@@ -23,7 +23,7 @@ from edgetam_label.training.losses import LossWeights
 from edgetam_label.training.samples import SampleSpec, SampleStream, collate
 from edgetam_label.training.start import write_checkpoint
 from edgetam_label.training.still_step import still_loss
-from edgetam_label.training.trainer import attention_kernel, freeze_batch_statistics, make_optimizer
+from edgetam_label.training.trainer import attention_kernel, make_optimizer, set_batch_statistics
 from edgetam_label.training.validation import Validator
 
 # Which modules each part trains. Batch statistics and the trunk's stem of knowledge stay put
@@ -196,7 +196,7 @@ def _train(
     small = max(1, options.batch // options.clip_frames)
     for step in range(1, options.steps + 1):
         model.train()
-        freeze_batch_statistics(model)
+        set_batch_statistics(model, live=False)
         on_clips = options.part == "memory" or step % 2 == 0
         source, count = (clips, small) if on_clips else (stills, options.batch)
         batch = collate([source[step * count + i] for i in range(count)]).to(device)

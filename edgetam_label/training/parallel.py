@@ -56,11 +56,14 @@ class Ranks:
 
     def average_buffers(self, model: nn.Module) -> None:
         """Average the floating-point buffers, such as batch statistics."""
-        if self.size > 1:
-            for buffer in model.buffers():
-                if buffer.is_floating_point():
-                    dist.all_reduce(buffer)
-                    buffer /= self.size
+        if self.size == 1:
+            return
+        buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        flat = torch.cat([buffer.flatten() for buffer in buffers])
+        dist.all_reduce(flat)
+        flat /= self.size
+        for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
+            buffer.copy_(mean.view_as(buffer))
 
     def wait(self) -> None:
         """Return when every process has come here."""

@@ -6,6 +6,7 @@ import csv
 import os
 import signal
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from edgetam_label.modeling.edgetam import EdgeTAM
 from edgetam_label.training.clip_step import clip_loss
 from edgetam_label.training.clips import ClipSource
 from edgetam_label.training.ema import Ema
+from edgetam_label.training.muon import Muon, MuonAndAdamW, is_matrix
 from edgetam_label.training.parallel import Ranks
 from edgetam_label.training.plan import Stage, TrainingPlan
 from edgetam_label.training.samples import (
@@ -154,9 +156,6 @@ class Trainer:
 
     def _run_stage(self, stage: Stage) -> None:
         self.model.train()
-        if stage.kind == "clips":
-            self.ranks.average_buffers(self.model)
-            freeze_batch_statistics(self.model)
         size = stage.image_size(self.model.config.image_size)
         # points are given in pixels of this size, and the decoder's grid follows it
         self.model.sam_prompt_encoder.image_size = size
@@ -197,7 +196,9 @@ class Trainer:
             [self.plan.seed, self.place.stage, self.place.step, self.ranks.rank]
         )
         batch = batch.to(self.device)
-        loss_of = clip_loss if batch.frames.shape[1] > 1 else still_loss
+        of_clips = batch.frames.shape[1] > 1
+        loss_of = clip_loss if of_clips else still_loss
+        set_batch_statistics(self.model, live=not of_clips)
         with torch.autocast(self.device.type, torch.bfloat16), attention_kernel(self.device):
             result: StepResult = loss_of(self.model, batch, rng, self.plan.weights)
         for group in self.optimizer.param_groups:
@@ -211,6 +212,8 @@ class Trainer:
         if torch.isfinite(norm):
             self._bad_steps = 0
             self.optimizer.step()
+            if not of_clips:
+                self.ranks.average_buffers(self.model)
             self.ema.update(self.model)
         else:
             self._bad_steps += 1
@@ -329,32 +332,44 @@ def clip_spec(size: int, frames: int, objects: int) -> SampleSpec:
     return SampleSpec(size, frames, objects, click_share=0.5, part_share=0.05, reuse=3, window=64)
 
 
-def make_optimizer(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW; no decay on biases, norms and embeddings, as is usual.
+def make_optimizer(model: nn.Module, weight_decay: float) -> MuonAndAdamW:
+    """Muon on matrices, AdamW on the rest; no decay on biases, norms and embeddings, as is usual.
 
     Groups of the trunk are marked, since stages give it a learning rate of its own.
     """
-    groups = []
-    for in_trunk in (True, False):
-        for decayed in (True, False):
-            chosen = [
-                p
-                for name, p in model.named_parameters()
-                if p.requires_grad
-                and name.startswith("image_encoder.trunk") == in_trunk
-                and (p.ndim >= 2) == decayed
-            ]
-            decay = weight_decay if decayed else 0.0
-            if chosen:
-                groups.append({"params": chosen, "weight_decay": decay, "trunk": in_trunk})
-    return torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98), foreach=True)
+    kinds: dict[tuple[str, bool], list[nn.Parameter]] = defaultdict(list)
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(path, recurse=False):
+            if parameter.requires_grad:
+                matrix = is_matrix(module, name.rpartition(".")[2], parameter)
+                kind = "muon" if matrix else "decayed" if parameter.ndim >= 2 else "plain"
+                kinds[kind, name.startswith("image_encoder.trunk")].append(parameter)
+    groups = {
+        key: {
+            "params": parameters,
+            "weight_decay": 0.0 if key[0] == "plain" else weight_decay,
+            "trunk": key[1],
+        }
+        for key, parameters in kinds.items()
+    }
+    return MuonAndAdamW(
+        Muon(group for (kind, _), group in groups.items() if kind == "muon"),
+        torch.optim.AdamW(
+            [group for (kind, _), group in groups.items() if kind != "muon"],
+            lr=1e-3, betas=(0.9, 0.98), foreach=True,
+        ),
+    )  # fmt: skip
 
 
-def freeze_batch_statistics(model: nn.Module) -> None:
-    """Batch norm uses its running statistics: one clip's frames are too alike to estimate them."""
+def set_batch_statistics(model: nn.Module, *, live: bool) -> None:
+    """Whether batch norm measures its batches, as on stills, or uses its running statistics.
+
+    A clip's frames are too alike to be measured. But a long run without any live step lets the deep
+    layers fade: weights shrink, frozen statistics do not follow, and every layer passes on less.
+    """
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.eval()
+            module.train(live)
 
 
 def attention_kernel(device: torch.device) -> AbstractContextManager[None]:
