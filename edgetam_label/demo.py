@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from edgetam_label.demo_clip import DemoClip, render_demo_clip
+from edgetam_label.evaluation.metrics import region_similarity
 from edgetam_label.exporters.exporting import ExportRequest, export_sessions
 from edgetam_label.frames import Frames
 from edgetam_label.labeler import Labeler, Progress
@@ -22,6 +23,7 @@ from edgetam_label.training.prompt_sampling import POSITIVE, corrective_click
 
 EXPORTS = ("coco", "ytvos")
 SHEET_FRAMES = 6
+GOOD_ENOUGH = 0.9  # IoU of a first answer that nobody would click on again
 
 Tell = Callable[[str], None]
 
@@ -77,7 +79,7 @@ def run_demo(
     clip = render_demo_clip(files["clip"], width=width, height=height, num_frames=num_frames)
     with SessionStore(files["database"]) as store, Frames.open(clip.path) as frames:
         session = _prompted_session(model, store, clip, frames)
-        tell(f"Tracking {len(clip.objects)} objects from two clicks each")
+        tell(f"Tracking {len(clip.objects)} objects from one or two clicks each")
         start = time.monotonic()
         Labeler(model, store).track(session.id, frames, progress=progress)
         seconds = time.monotonic() - start
@@ -111,9 +113,10 @@ def _prompted_session(
         store.set_object(session.id, LabelObject(item.id, item.name))
         clicks: tuple[Click, ...] = (Click(*item.click),)
         answer = predictor.predict(embedding, Prompt(item.id, 0, clicks=clicks))
-        # as a person who looks would: the second click goes where the first answer is most wrong
-        wrong = corrective_click(answer.best, clip.mask(item.id, 0))
-        if wrong is not None:
+        # as a person who looks would: a second click where the first answer is most wrong, if it is
+        truth = clip.mask(item.id, 0)
+        wrong = corrective_click(answer.best, truth)
+        if wrong is not None and region_similarity(answer.best, truth) < GOOD_ENOUGH:
             clicks = (*clicks, Click(wrong[0], wrong[1], wrong[2] == POSITIVE))
         labeler.add_prompt(session.id, Prompt(item.id, 0, clicks=clicks))
     return session
