@@ -21,7 +21,7 @@ from .body import PredictBody, Task, brief, number
 from .context import BOX_TYPES, POINT_TYPES, Instance, Size, answer_id, image_instances
 from .faults import ConfigProblem, RequestError
 from .frames_pool import FramesPool
-from .images import Answer, EmbeddingCache, ImageService
+from .images import Answer, Embeddings, ImageService
 from .jobs import JobPass, JobRunner
 from .label_config import OUTPUT_TAGS, VIDEO_TAGS, LabelConfig, ObjectTag
 from .live_jobs import LiveJob
@@ -56,7 +56,7 @@ class EventService:
         images: ImageService,
         sessions: VideoSessions,
         jobs: JobRunner,
-        embeddings: EmbeddingCache,
+        embeddings: Embeddings,
         count_hit: Callable[[bool], None],
     ) -> None:
         self._store = store
@@ -279,7 +279,7 @@ class EventService:
         """Nothing is held for a client; embeddings of the task's video make room."""
         session = self._store.find(self._sessions.key(task.project, task.id))
         if session is not None:
-            self._embeddings.drop(f"{session.media.sha256}/")
+            self._embeddings.drop(lambda key: key.startswith(f"{session.media.sha256}/"))
         return {"status": "released"}
 
     def _named(self, task: Task, context: Mapping[str, Any]) -> list[LiveJob]:

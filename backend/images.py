@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image as PILImage
 from PIL import UnidentifiedImageError
 
+from edgetam_label.byte_cache import ByteCache
 from edgetam_label.errors import MediaError
 from edgetam_label.frames import Frames
 
@@ -41,68 +40,8 @@ class Answer:
     score: float
 
 
-class EmbeddingCache:
-    """Most recent embeddings within a byte budget; one computation per key at a time."""
-
-    def __init__(self, budget_bytes: int) -> None:
-        self._budget = budget_bytes
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[str, tuple[int, ImageEmbedding]] = OrderedDict()
-        self._busy: dict[str, threading.Lock] = {}
-        self._bytes = 0
-
-    def get(self, key: str) -> ImageEmbedding | None:
-        with self._lock:
-            found = self._kept.get(key)
-            if found is None:
-                return None
-            self._kept.move_to_end(key)
-            return found[1]
-
-    def get_or_make(
-        self, key: str, make: Callable[[], ImageEmbedding]
-    ) -> tuple[ImageEmbedding, bool]:
-        """(embedding, it was there already)."""
-        found = self.get(key)
-        if found is not None:
-            return found, True
-        with self._lock:
-            lock = self._busy.setdefault(key, threading.Lock())
-        try:
-            with lock:
-                found = self.get(key)
-                if found is not None:
-                    return found, True
-                made = make()
-                self._put(key, made)
-                return made, False
-        finally:
-            with self._lock:
-                self._busy.pop(key, None)
-
-    def _put(self, key: str, embedding: ImageEmbedding) -> None:
-        size = _bytes_of(embedding)
-        with self._lock:
-            self._kept[key] = (size, embedding)
-            self._bytes += size
-            while self._bytes > self._budget and len(self._kept) > 1:
-                _, (dropped, _) = self._kept.popitem(last=False)
-                self._bytes -= dropped
-
-    def drop(self, prefix: str) -> None:
-        with self._lock:
-            for key in [k for k in self._kept if k.startswith(prefix)]:
-                self._bytes -= self._kept.pop(key)[0]
-
-    @property
-    def bytes(self) -> int:
-        return self._bytes
-
-
-def _bytes_of(embedding: ImageEmbedding) -> int:
-    features = embedding.features
-    tensors = (features.top, *features.high_res)
-    return sum(t.numel() * t.element_size() for t in tensors)
+class Embeddings(ByteCache[str, "ImageEmbedding"]):
+    """By "<sha256 of the media>/<frame>"."""
 
 
 class ImageService:
@@ -112,7 +51,7 @@ class ImageService:
         self,
         host: ModelHost,
         media: MediaCache,
-        embeddings: EmbeddingCache,
+        embeddings: Embeddings,
         *,
         max_pixels: int,
         tolerance: float,

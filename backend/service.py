@@ -20,7 +20,7 @@ from .context import TRACK_TYPE
 from .events import EventService
 from .faults import ConfigProblem, ModelLoading
 from .frames_pool import FramesPool
-from .images import Answer, EmbeddingCache, ImageService
+from .images import Answer, Embeddings, ImageService
 from .jobs import JobRunner
 from .label_config import LabelConfig, LabelConfigCache
 from .live_jobs import LiveJob
@@ -66,7 +66,7 @@ class Backend:
         )
         self.store = SessionStore(settings.db)
         self.pool = FramesPool(self.media, max_pixels=settings.max_pixels)
-        embeddings = EmbeddingCache(settings.embedding_cache_bytes)
+        embeddings = Embeddings(settings.embedding_cache_bytes)
         self.images = ImageService(
             self.host,
             self.media,

@@ -9,15 +9,14 @@ replay up to there, and go on. Masks of the replayed part come out identical and
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetam_label.byte_cache import ByteCache
 from edgetam_label.errors import Cancelled, EdgeTAMLabelError, PromptError, UsageError
 from edgetam_label.frames import Frames
 from edgetam_label.mask_writer import BatchLimits, MaskWriter
@@ -78,7 +77,7 @@ class Labeler:
         self._settings = settings
         self._limits = BatchLimits(batch_masks, batch_seconds)
         self.predictor = ImagePredictor(self.model)
-        self._embeddings = EmbeddingCache(embedding_bytes)
+        self._embeddings: ByteCache[str, ImageEmbedding] = ByteCache(embedding_bytes)
 
     # -- images -----------------------------------------------------------------------------
 
@@ -87,13 +86,13 @@ class Labeler:
 
         load: gives the pixels (H, W, 3) uint8 RGB when they are needed.
         """
-        embedding = self._embeddings.get(key)
-        if embedding is None:
+
+        def make() -> ImageEmbedding:
             image = load()
             with self.turnstile:
-                embedding = self.predictor.embed(image)
-            self._embeddings.put(key, embedding)
-        return embedding
+                return self.predictor.embed(image)
+
+        return self._embeddings.get_or_make(key, make)[0]
 
     # -- sessions ---------------------------------------------------------------------------
 
@@ -334,36 +333,6 @@ class Labeler:
 class _PassCounts:
     frames: int = 0
     masks: int = 0
-
-
-class EmbeddingCache:
-    """Image embeddings within a byte budget, the least recently used dropped first."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._entries: OrderedDict[str, ImageEmbedding] = OrderedDict()
-        self._bytes = 0
-        self._lock = Lock()
-        self.hits = self.misses = 0
-
-    def get(self, key: str) -> ImageEmbedding | None:
-        with self._lock:
-            embedding = self._entries.get(key)
-            if embedding is None:
-                self.misses += 1
-                return None
-            self._entries.move_to_end(key)
-            self.hits += 1
-            return embedding
-
-    def put(self, key: str, embedding: ImageEmbedding) -> None:
-        with self._lock:
-            if key in self._entries:
-                return
-            self._entries[key] = embedding
-            self._bytes += embedding.features.num_bytes
-            while self._bytes > self._max_bytes and len(self._entries) > 1:
-                self._bytes -= self._entries.popitem(last=False)[1].features.num_bytes
 
 
 def _chosen(

@@ -39,6 +39,10 @@ class ImageEmbedding:
     height: int
     picture: NDArray[np.uint8] | None = None
 
+    @property
+    def num_bytes(self) -> int:
+        return self.features.num_bytes + (0 if self.picture is None else self.picture.nbytes)
+
 
 @dataclass(frozen=True)
 class MaskPrediction:

@@ -6,18 +6,17 @@ changes another. The network is stateless; this module owns the state.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from edgetam_label.edges import refine_edges
 from edgetam_label.errors import PromptError, UsageError
 from edgetam_label.flow import FlowCarrier, Grey, grey_picture
+from edgetam_label.frame_features import FrameFeatures, Picture
 from edgetam_label.frames import Frames
 from edgetam_label.masks import Mask, small_components
 from edgetam_label.memory import DTYPES, FrameMemory, MemoryBank
@@ -35,7 +34,6 @@ from edgetam_label.preprocess import (
 from edgetam_label.prompts import Prompt
 
 DIRECTIONS = ("forward", "backward")
-Picture = NDArray[np.uint8]
 FILLED_HOLE_LOGIT = 0.1  # what a filled hole's logits become, as upstream has it
 
 
@@ -150,7 +148,7 @@ class VideoTracker:
         self._flow_prompt = config.flow_prompt if chosen.flow_prompt is None else chosen.flow_prompt
         self._refines = config.refine_edges if chosen.refine_edges is None else chosen.refine_edges
         self._objects: dict[int, _TrackedObject] = {}
-        self._features = _FeatureCache(
+        self._features = FrameFeatures(
             model, frames, self.settings.feature_cache_bytes, pictures=self._refines
         )
 
@@ -527,48 +525,6 @@ class VideoTracker:
                 f"Frame {frame_idx} does not exist; {self.frames.identity.source} has frames 0 to "
                 f"{len(self.frames) - 1}."
             )
-
-
-@dataclass(frozen=True)
-class _Encoded:
-    """A frame's features, and the picture that its masks are refined by, if they are."""
-
-    features: ImageFeatures
-    picture: Picture | None
-
-    @property
-    def num_bytes(self) -> int:
-        return self.features.num_bytes + (0 if self.picture is None else self.picture.nbytes)
-
-
-class _FeatureCache:
-    """Encoded frames, the least recently used dropped first, within a byte budget."""
-
-    def __init__(self, model: EdgeTAM, frames: Frames, max_bytes: int, *, pictures: bool) -> None:
-        self._model, self._frames, self._max_bytes = model, frames, max_bytes
-        self._with_pictures = pictures
-        self._entries: OrderedDict[int, _Encoded] = OrderedDict()
-        self._bytes = 0
-
-    @torch.inference_mode()
-    def of(
-        self, frame_idx: int, image: Tensor | None = None, picture: Picture | None = None
-    ) -> _Encoded:
-        """A frame, encoded; `image`, `picture`: what the network sees, if made already."""
-        known = self._entries.get(frame_idx)
-        if known is not None:
-            self._entries.move_to_end(frame_idx)
-            return known
-        if image is None:
-            size = self._model.config.image_size
-            image = frame_to_input(self._frames[frame_idx], size, self._model.device)
-        if picture is None and self._with_pictures:
-            picture = input_to_picture(image)
-        encoded = self._entries[frame_idx] = _Encoded(self._model.encode_image(image), picture)
-        self._bytes += encoded.num_bytes
-        while self._bytes > self._max_bytes and len(self._entries) > 1:
-            self._bytes -= self._entries.popitem(last=False)[1].num_bytes
-        return encoded
 
 
 def _extends(prompt: Prompt, earlier: Prompt) -> bool:

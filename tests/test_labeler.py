@@ -16,7 +16,7 @@ from tiny_video import tiny_images, tiny_model
 
 from edgetam_label.errors import JobEnded, PromptError, UsageError
 from edgetam_label.frames import Frames
-from edgetam_label.labeler import EmbeddingCache, Labeler
+from edgetam_label.labeler import Labeler
 from edgetam_label.prompts import Box, Click, Prompt
 from edgetam_label.sessions import ModelIdentity, SessionStore
 from edgetam_label.track_plan import histories, plan_passes
@@ -347,7 +347,7 @@ def test_nothing_to_track(labeler, store, frames):
         labeler.track(session_id, frames, objects=[7])
 
 
-def test_embeddings_are_cached_within_their_budget(labeler):
+def test_an_image_is_embedded_once(labeler):
     image = tiny_images(1)[0]
     loads: list[int] = []
 
@@ -357,10 +357,6 @@ def test_embeddings_are_cached_within_their_budget(labeler):
 
     first = labeler.embed("a", load)
     assert labeler.embed("a", load) is first and len(loads) == 1
-    small = EmbeddingCache(max_bytes=1)
-    small.put("a", first)
-    small.put("b", first)
-    assert small.get("a") is None and small.get("b") is first
 
 
 SCRIPT = """

@@ -309,6 +309,6 @@ def test_features_are_shared_and_bounded():
         small = VideoTracker(model, Frames.open(tiny_images(6)), settings)
         small.add_prompt(CLICK)
         list(small.propagate())
-        assert len(small._features._entries) == 1
+        assert len(small._features) == 1
     finally:
         model.encode_image = original
