@@ -63,6 +63,7 @@ def default_loader(settings: ServerSettings) -> Callable[[], EdgeTAM]:
             settings.checkpoint,
             settings.device,
             checkpoint_dir=settings.checkpoint_dir,
+            precision=settings.precision,
         )
 
     return load

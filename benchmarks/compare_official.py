@@ -6,6 +6,7 @@ Both sides get the same formula weights and the same frames, fp32, the same numb
 repetition runs both, one after the other, so that a busy machine slows both; ratios are of medians.
 The bank is full (one conditioning frame, six recent ones, sixteen pointers) before a step is timed.
 On a machine that others use, `--threads 1 --clock cpu` compares processor time instead.
+`--precision bfloat16` measures that mode of ours, `--autocast` lets the official side round too.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import official_edgetam  # noqa: E402
 from arithmetic import count_macs  # noqa: E402
 from formula_weights import formula_frames, formula_state_dict  # noqa: E402
 
-from edgetam_label.config import ModelConfig  # noqa: E402
+from edgetam_label.config import PRECISIONS, ModelConfig  # noqa: E402
 from edgetam_label.frames import Frames  # noqa: E402
 from edgetam_label.modeling import EdgeTAM  # noqa: E402
 from edgetam_label.modeling.fused import fuse  # noqa: E402
@@ -51,14 +52,31 @@ def long_clip(count: int) -> np.ndarray:
     return frames[order]
 
 
+Work = Callable[[], Any]
+
+
+def autocast(work: Work) -> Work:
+    """`work` in bfloat16 as upstream's README runs it, which is on a GPU."""
+
+    def run() -> Any:
+        with torch.autocast("cpu", torch.bfloat16):
+            return work()
+
+    return run
+
+
 @dataclass(frozen=True)
 class Timing:
-    """How and how often to measure; `bank`: frames tracked before a step is timed."""
+    """How and how often to measure; `bank`: frames tracked before a step is timed.
+
+    theirs: wraps whatever the official side does.
+    """
 
     clock: Callable[[], float]
     repeats: int
     clicks: int
     bank: int
+    theirs: Callable[[Work], Work] = lambda work: work
 
     def of(self, work: Callable[[], Any]) -> float:
         begin = self.clock()
@@ -82,8 +100,8 @@ class Timing:
         return 2 * 2048**3 / min(self.of(lambda: a @ a) for _ in range(5)) / 1e9
 
 
-def build_ours() -> EdgeTAM:
-    model = EdgeTAM(ModelConfig.load("edgetam")).eval()
+def build_ours(precision: str) -> EdgeTAM:
+    model = EdgeTAM(replace(ModelConfig.load("edgetam"), precision=precision)).eval()
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     model.load_state_dict(formula_state_dict(shapes), strict=True)
     return model
@@ -109,25 +127,25 @@ def compare_tracks(
     """Seconds per frame on both sides; largest logit difference and share of pixels that differ."""
     clip = long_clip(timing.bank + timing.repeats)
     _, mine = our_steps(ours, clip, objects)
-    official = official_steps(theirs, clip, objects)
+    official = timing.theirs(official_steps(theirs, clip, objects).__next__)
     times: dict[str, list[float]] = {"ours": [], "official": []}
     worst, differing, pixels = 0.0, 0, 0
     for frame_idx in range(len(clip)):
         begin = timing.clock()
         tracked = [next(mine) for _ in range(objects)]
         middle = timing.clock()
-        _, _, logits = next(official)
+        _, _, logits = official()
         end = timing.clock()
         if frame_idx >= timing.bank:
             times["ours"].append(middle - begin)
             times["official"].append(end - middle)
         if objects == 1:
-            mask = logits[:, 0].numpy() > 0
+            mask = logits[:, 0].float().numpy() > 0
             differing += int((np.stack([t.mask for t in tracked]) != mask).sum())
             pixels += mask.size
             own = logits_to_size(tracked[0].low_res_logits, *clip.shape[1:3])
             if tracked[0].score > 0:
-                worst = max(worst, float((own - logits).abs().max()))
+                worst = max(worst, float((own - logits.float()).abs().max()))
     return times, worst, differing / max(1, pixels)
 
 
@@ -142,7 +160,9 @@ def compare_clicks(ours: EdgeTAM, theirs: Any, timing: Timing) -> dict[str, list
     return timing.interleaved(
         {
             "ours": lambda: predictor.predict(embedding, prompt, multimask=True),
-            "official": lambda: official.predict(point, label, multimask_output=True),
+            "official": timing.theirs(
+                lambda: official.predict(point, label, multimask_output=True)
+            ),
         },
         timing.clicks,
     )
@@ -184,8 +204,10 @@ def measure_parts(ours: EdgeTAM, timing: Timing) -> dict[str, dict[str, float]]:
 
 
 @torch.inference_mode()
-def compare(timing: Timing, objects: list[int], sam21: bool, float32: bool) -> dict[str, Any]:
-    ours = build_ours()
+def compare(
+    timing: Timing, objects: list[int], sam21: bool, float32: bool, precision: str
+) -> dict[str, Any]:
+    ours = build_ours(precision)
     theirs = official_edgetam.build(ours.state_dict())
     image = frame_to_input(formula_frames()[0], 1024, torch.device("cpu"))
     fused = ImagePredictor(ours).model
@@ -193,7 +215,7 @@ def compare(timing: Timing, objects: list[int], sam21: bool, float32: bool) -> d
         "encode": timing.interleaved(
             {
                 "ours": lambda: fused.encode_image(image),
-                "official": lambda: theirs.forward_image(image),
+                "official": timing.theirs(lambda: theirs.forward_image(image)),
             },
             timing.repeats,
         ),
@@ -219,6 +241,7 @@ def compare(timing: Timing, objects: list[int], sam21: bool, float32: bool) -> d
     result["parts"] = measure_parts(ours, timing)
     result["matmul_gflops"] = timing.matmul_rate()
     result["threads"], result["torch"] = torch.get_num_threads(), torch.__version__
+    result["precision"] = precision
     if float32:
         exact = EdgeTAM(replace(ours.config, memory_dtype="float32")).eval()
         exact.load_state_dict(ours.state_dict())
@@ -276,12 +299,20 @@ def main() -> None:
     parser.add_argument(
         "--float32-memories", action="store_true", help="also compare without bfloat16 memories"
     )
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of ours")
+    parser.add_argument(
+        "--autocast", action="store_true", help="the official side in bfloat16 where it can"
+    )
     parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     official_edgetam.prepare()
     timing = Timing(CLOCKS[options.clock], options.repeats, options.clicks, options.bank)
-    result = compare(timing, options.objects, options.sam21, options.float32_memories)
+    if options.autocast:
+        timing = replace(timing, theirs=autocast)
+    result = compare(
+        timing, options.objects, options.sam21, options.float32_memories, options.precision
+    )
     if options.json:
         print(json.dumps(result, indent=1))
     else:

@@ -13,6 +13,7 @@ from typing import Any
 from edgetam_label.errors import ConfigError
 
 MEMORY_DTYPES = ("bfloat16", "float16", "float32")
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class ModelConfig:
     fill_hole_area: int
     flow_prompt: bool = False
     refine_edges: bool = False
+    precision: str = "float32"
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> ModelConfig:
@@ -109,6 +111,7 @@ class ModelConfig:
         self._require(
             self.memory_dtype in MEMORY_DTYPES, "memory_dtype", f"one of {', '.join(MEMORY_DTYPES)}"
         )
+        self._require(self.precision in PRECISIONS, "precision", f"one of {', '.join(PRECISIONS)}")
         self._require(self.num_maskmem >= 2, "num_maskmem", "at least 2")
 
     def _require(self, fits: bool, key: str, wanted: str) -> None:

@@ -44,13 +44,19 @@ def weights_options(command: F) -> F:
 
 
 def model_options(command: F) -> F:
-    """--model, --checkpoint, --device."""
+    """--model, --checkpoint, --device, --precision."""
     device = click.option(
         "--device",
         metavar="auto|cpu|cuda|mps",
         help="Where the model runs (default auto). [EDGETAM_LABEL_DEVICE]",
     )
-    return weights_options(device(command))
+    precision = click.option(
+        "--precision",
+        metavar="float32|bfloat16",
+        help="bfloat16: faster, less exact; the large products in half the digits. "
+        "[EDGETAM_LABEL_PRECISION]",
+    )
+    return weights_options(device(precision(command)))
 
 
 def db_option(command: F) -> F:

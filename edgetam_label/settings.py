@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="where the model runs"
     )
+    precision: Literal["float32", "bfloat16"] | None = Field(
+        None, description="of the large products; bfloat16 is faster and less exact"
+    )
     db: str = Field(
         default_factory=lambda: str(default_data_dir() / "sessions.db"),
         description="session database: a file or any SQLAlchemy URL",

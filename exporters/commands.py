@@ -71,6 +71,7 @@ def export(
     model: str | None,
     checkpoint: str | None,
     device: str | None,
+    precision: str | None,
     db: str | None,
     as_json: bool,
     **choices: Any,
@@ -107,7 +108,13 @@ def export(
         sessions = [session.id for session in store.summaries()]
     request = _request(entry.name, Path(out), tuple(sessions), choices)
     if label_studio and project:
-        flags = {"db": db, "model": model, "checkpoint": checkpoint, "device": device}
+        flags = {
+            "db": db,
+            "model": model,
+            "checkpoint": checkpoint,
+            "device": device,
+            "precision": precision,
+        }
         from .studio_export import joined_project
 
         with joined_project(store, request, label_studio, project, not no_redraw, flags) as joined:

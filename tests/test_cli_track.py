@@ -108,10 +108,10 @@ def test_max_frames_then_resume_equals_one_go(clip: DemoClip, db: Path) -> None:
 
 def test_a_mode_is_kept_and_not_mixed(clip: DemoClip, db: Path) -> None:
     """The model's name says how it was tracked; going on needs no flag, and allows no other."""
-    fast = ["--every", 3, "--image-size", 64]
+    fast = ["--every", 3, "--image-size", 64, "--precision", "bfloat16"]
     part = good("track", clip.path, *DOG, *TINY, *fast, "--max-frames", 5).stdout.strip()
     shown = json.loads(good("sessions", "show", part, "--json").stdout)
-    assert shown["model"]["name"] == "tiny+image-size=64+every=3"
+    assert shown["model"]["name"] == "tiny+image-size=64+precision=bfloat16+every=3"
     good("track", "--resume", part, "--device", "cpu")
     whole = good("track", clip.path, *DOG, *TINY, *fast).stdout.strip()
     assert masks(db, part) == masks(db, whole)
@@ -122,6 +122,8 @@ def test_a_mode_is_kept_and_not_mixed(clip: DemoClip, db: Path) -> None:
     assert "--every 3" in text and "start a new session" in text
     text = one_sentence(run("track", clip.path, *DOG, *TINY, "--image-size", 100), 2)
     assert "multiples of 64" in text
+    text = one_sentence(run("track", clip.path, *DOG, *TINY, "--precision", "half"), 2)
+    assert "--precision is 'half'; use one of 'float32' or 'bfloat16'" in text
 
 
 def test_a_correction_changes_only_its_object(clip: DemoClip, db: Path) -> None:

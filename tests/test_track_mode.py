@@ -24,7 +24,17 @@ LATE = Prompt(2, 7, clicks=(Click(40, 30),))
 IDENTITY = ModelIdentity("edgetam", "a" * 64, "c" * 64)
 
 
-@pytest.mark.parametrize("mode", [TrackMode(), TrackMode(3), TrackMode(1, 512), TrackMode(4, 768)])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        TrackMode(),
+        TrackMode(3),
+        TrackMode(1, 512),
+        TrackMode(4, 768),
+        TrackMode(1, None, "bfloat16"),
+        TrackMode(2, 512, "bfloat16"),
+    ],
+)
 def test_a_mark_can_be_read(mode):
     marked = mode.mark(IDENTITY)
     assert TrackMode.of(marked) == ("edgetam", mode)

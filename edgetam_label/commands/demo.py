@@ -41,6 +41,7 @@ def demo(
     model: str | None,
     checkpoint: str | None,
     device: str | None,
+    precision: str | None,
     as_json: bool,
 ) -> None:
     """Render a clip with known truth, track two objects, store, draw, export, measure.
@@ -49,7 +50,7 @@ def demo(
     Example:
       edgetam-label demo --out demo-output
     """
-    settings = Settings.load(model=model, checkpoint=checkpoint, device=device)
+    settings = Settings.load(model=model, checkpoint=checkpoint, device=device, precision=precision)
     from edgetam_label.checkpoints import AUTO, RANDOM, load_model
     from edgetam_label.demo import run_demo
 
@@ -57,7 +58,11 @@ def demo(
     if settings.model == AUTO and checkpoint is None and not _has_weights(settings):
         checkpoint = RANDOM  # the path can still be shown; load_model says that masks mean nothing
     network = load_model(
-        settings.model, checkpoint, settings.device, checkpoint_dir=settings.checkpoint_dir
+        settings.model,
+        checkpoint,
+        settings.device,
+        checkpoint_dir=settings.checkpoint_dir,
+        precision=settings.precision,
     )
     with progress_bar("Tracking", "frame") as progress:
         report = run_demo(

@@ -39,6 +39,7 @@ def doctor(
     model: str | None,
     checkpoint: str | None,
     device: str | None,
+    precision: str | None,
     db: str | None,
     as_json: bool,
     label_studio: str | None,
@@ -55,7 +56,9 @@ def doctor(
       edgetam-label doctor
       edgetam-label doctor --label-studio http://localhost:8080 --connect
     """
-    settings = Settings.load(model=model, checkpoint=checkpoint, device=device, db=db)
+    settings = Settings.load(
+        model=model, checkpoint=checkpoint, device=device, precision=precision, db=db
+    )
     checks = run_checks(settings)
     if label_studio is not None:
         checks = _label_studio(label_studio, project, backend_url, connect)

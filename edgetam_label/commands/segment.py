@@ -46,6 +46,7 @@ def segment(
     model: str | None,
     checkpoint: str | None,
     device: str | None,
+    precision: str | None,
     as_json: bool,
 ) -> None:
     """Cut one object out of IMAGE: a mask, an overlay and the run lengths.
@@ -59,7 +60,7 @@ def segment(
     from edgetam_label.prompt_flags import image_prompt
 
     prompt = image_prompt(clicks, boxes)
-    settings = Settings.load(model=model, checkpoint=checkpoint, device=device)
+    settings = Settings.load(model=model, checkpoint=checkpoint, device=device, precision=precision)
     pixels, name, frame_idx = _read(image, frame)
     prompt.check_inside(pixels.shape[1], pixels.shape[0])
 
@@ -68,7 +69,11 @@ def segment(
     from edgetam_label.predictor import ImagePredictor
 
     network = load_model(
-        settings.model, settings.checkpoint, settings.device, checkpoint_dir=settings.checkpoint_dir
+        settings.model,
+        settings.checkpoint,
+        settings.device,
+        checkpoint_dir=settings.checkpoint_dir,
+        precision=settings.precision,
     )
     predictor = ImagePredictor(network)
     prediction = predictor.predict(

@@ -87,6 +87,7 @@ def _predictor(settings: Any) -> Callable[[Any, Prompt], Mask]:
                 settings.checkpoint,
                 settings.device,
                 checkpoint_dir=settings.checkpoint_dir,
+                precision=settings.precision,
             )
             loaded.append(ImagePredictor(network))
         predictor = loaded[0]

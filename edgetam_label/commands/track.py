@@ -86,6 +86,7 @@ def track(
     model: str | None,
     checkpoint: str | None,
     device: str | None,
+    precision: str | None,
     db: str | None,
     as_json: bool,
 ) -> None:
@@ -105,7 +106,9 @@ def track(
         raise UsageError(
             "Give a VIDEO to start with, or --resume SESSION to go on; one of the two."
         )
-    settings = Settings.load(model=model, checkpoint=checkpoint, device=device, db=db)
+    settings = Settings.load(
+        model=model, checkpoint=checkpoint, device=device, precision=precision, db=db
+    )
     flags = (("--db", db), ("--model", model), ("--checkpoint", checkpoint), ("--device", device))
     request = _request(objects, clicks, boxes, masks, direction, max_frames, flags)
     request = replace(request, every=every, image_size=image_size)

@@ -89,6 +89,7 @@ def labeler_for(
         settings.device,
         checkpoint_dir=settings.checkpoint_dir,
         image_size=request.image_size or mode.image_size,
+        precision=settings.precision or mode.precision,
     )
     return Labeler(model, store, settings=TrackerSettings(every=request.every or mode.every))
 

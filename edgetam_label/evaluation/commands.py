@@ -60,6 +60,7 @@ def evaluate(
     model: str | None,
     checkpoint: str | None,
     device: str | None,
+    precision: str | None,
     as_json: bool,
 ) -> None:
     """Measure a model on DATASET: a DAVIS, YouTube-VOS or COCO folder, or `synthetic`.
@@ -91,12 +92,15 @@ def evaluate(
             from edgetam_label.checkpoints import load_model
             from edgetam_label.settings import Settings
 
-            settings = Settings.load(model=model, checkpoint=checkpoint, device=device)
+            settings = Settings.load(
+                model=model, checkpoint=checkpoint, device=device, precision=precision
+            )
             network = load_model(
                 settings.model,
                 settings.checkpoint,
                 settings.device,
                 checkpoint_dir=settings.checkpoint_dir,
+                precision=settings.precision,
             )
         with progress_bar(protocol, "video") as progress:
             result = run_evaluation(

@@ -74,7 +74,8 @@ def _turns(dim: int, side: int, device: torch.device) -> Tensor:
 
 
 def _turn(x: Tensor, turns: Tensor) -> Tensor:
-    """Rotate the pairs of (…, N, C) in place."""
+    """Rotate the pairs of (…, N, C), in place where they are float32, which the result is."""
+    x = x.float()
     torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(turns)
     return x
 
@@ -126,8 +127,9 @@ class _FusedRotaryAttention(nn.Module):
 class _FusedSelfAttention(_FusedRotaryAttention):
     def forward(self, x: Tensor, plus: Tensor, turns: Tensor) -> Tensor:
         """x (N, C) attends to itself; the result is added to `plus`."""
-        k = _turn(self.k_proj(x), turns)
-        values = linear(self.v_out.weight, x)  # (C, N), projected to the output
+        dtype = self.v_out.weight.dtype
+        k = _turn(self.k_proj(x), turns).to(dtype)
+        values = linear(self.v_out.weight, x.to(dtype))  # (C, N), projected to the output
         out = torch.empty_like(x)
         for rows in _blocks(len(x)):
             scores = linear(_turn(self.q_proj(x[rows]), turns[rows]), k)
@@ -157,14 +159,15 @@ class _FusedCrossAttention(_FusedRotaryAttention):
         values = torch.cat(
             (values[:, plain:].flatten(0, 1), values[:, :plain].flatten(0, 1), tokens[end:])
         )
-        return turned, still, values.t().contiguous()
+        dtype = self.v_out.weight.dtype
+        return turned.to(dtype), still.to(dtype), values.t().to(dtype).contiguous()
 
     def forward(
         self, x: Tensor, plus: Tensor, kept: tuple[Tensor, Tensor, Tensor], turns: Tensor
     ) -> Tensor:
         """Rows x (N, C) attend to what `remember` gave; the result is added to `plus`."""
         turned, still, values = kept
-        q = _turn(self.q_proj(x), turns)
+        q = _turn(self.q_proj(x), turns).to(turned.dtype)
         scores = q.new_empty(len(q), values.shape[1])
         torch.matmul(q, turned.t(), out=scores[:, : len(turned)])
         torch.matmul(self.q_still(q), still.t(), out=scores[:, len(turned) :])

@@ -114,8 +114,9 @@ class FusedEncoder(nn.Module):
         self.s0, self.s1 = _then(fine, decoder.conv_s0), _then(middle, decoder.conv_s1)
 
     def features(self, images: Tensor) -> ImageFeatures:
-        """As `EdgeTAM.encode_image`; memory of the features is channels-last."""
-        x = self.stem1(images.contiguous(memory_format=torch.channels_last))
+        """As `EdgeTAM.encode_image`; memory of the features, float32, is channels-last."""
+        x = images.to(self.stem1.weight.dtype)
+        x = self.stem1(x.contiguous(memory_format=torch.channels_last))
         x = rows_of(self.stem2(torch.ops.aten.gelu_(x)))
         fine = self.stages[0](x)
         middle = self.stages[1](fine)
@@ -123,6 +124,6 @@ class FusedEncoder(nn.Module):
         coarse = planes(self.coarse(self.stages[3](top)))
         doubled = F.interpolate(coarse, scale_factor=2.0)
         return ImageFeatures(
-            planes(self.top(top, rows_of(doubled))),
-            (planes(self.s0(fine)), planes(self.s1(middle))),
+            planes(self.top(top, rows_of(doubled))).float(),
+            (planes(self.s0(fine)).float(), planes(self.s1(middle)).float()),
         )

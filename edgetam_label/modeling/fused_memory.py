@@ -49,8 +49,9 @@ class FusedMemoryEncoder(nn.Module):
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         """As `MemoryEncoder.forward`; memory of the result is channels-last."""
-        fused = self.downsample(mask, self.pix_feat_proj(rows_of(features)))
-        return planes(self.out_proj(self.fuser(fused)))
+        known = self.pix_feat_proj(rows_of(features))
+        fused = self.downsample(mask.to(known.dtype), known)
+        return planes(self.out_proj(self.fuser(fused))).float()
 
 
 class _FusedDownsampler(nn.Module):
