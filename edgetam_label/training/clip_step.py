@@ -21,6 +21,7 @@ from edgetam_label.training.still_step import (
     decode_all,
     eligible_masks,
     normalise,
+    windows_of,
 )
 
 MASK_PROMPT_SHARE = 0.5  # clips whose first frame is prompted by its mask, as in `vos`
@@ -144,7 +145,13 @@ class ClipWalk:
         )
         eligible = torch.cat([e for _, e, _ in self.outputs])
         targets = torch.cat([self.targets[:, t] for _, _, t in self.outputs])
-        loss = mask_loss(every, eligible, targets, weights)
+        clips = len(self.frames)
+        rows = torch.arange(clips).repeat_interleave(len(self.targets) // clips)
+        windows = windows_of(self.model, self.frames.flatten(0, 1))
+        if windows is not None:
+            length = self.frames.shape[1]
+            windows = windows[torch.cat([rows * length + t for _, _, t in self.outputs])]
+        loss = mask_loss(every, eligible, targets, weights, windows)
         right = (every.object_score[:, 0] > 0) == loss.present
         metrics = {f"clip_{name}": value for name, value in loss.metrics().items()}
         return StepResult(loss.total, {**metrics, "presence": float(right.float().mean())})

@@ -13,17 +13,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgetam_label.modeling.mask_decoder import DecoderOutput
+from edgetam_label.training.soft_edges import Windows, soft_edges
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weight of each term; `all_masks` keeps the two masks that lost the minimum alive."""
+    """Weight of each term; `all_masks` keeps the two masks that lost the minimum alive.
+
+    edges: share of the mask's terms that compare what the edge filter makes of it, where there is
+    one.
+    """
 
     focal: float = 20.0
     dice: float = 1.0
     iou: float = 1.0
     presence: float = 1.0
     all_masks: float = 0.05
+    edges: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -77,21 +83,26 @@ def true_iou(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def mask_loss(
-    output: DecoderOutput, eligible: Tensor, target: Tensor, weights: LossWeights
+    output: DecoderOutput,
+    eligible: Tensor,
+    target: Tensor,
+    weights: LossWeights,
+    windows: Windows | None = None,
 ) -> MaskLoss:
     """Loss of N prompts with M masks each.
 
     output: masks (N, M, h, w) of any resolution, upsampled bilinearly to the target's. eligible:
     (N, M) bool, the masks that may answer each prompt: the three of an ambiguous one, else the
     single one. target: (N, H, W) in [0, 1]; an empty one means that the object is absent: only
-    the presence term learns from it, as in SAM 2.
+    the presence term learns from it, as in SAM 2. windows: N pictures of the targets' size, for a
+    model whose masks are drawn to edges; IoU is then that of the drawn masks.
     """
     present = (target.amax(dim=(-2, -1)) > 0.5).float()
     shape, iou_loss = target.new_zeros(len(target)), target.new_zeros(len(target))
     best_iou, chosen_iou = torch.zeros_like(shape), torch.zeros_like(shape)
     for pattern in eligible.unique(dim=0):  # at most two: single and ambiguous prompts
         rows = (eligible == pattern).all(dim=1)
-        terms = _compare(output, rows, pattern, target, weights)
+        terms = _compare(output, rows, pattern, target, weights, windows)
         shape, iou_loss = (
             shape.masked_scatter(rows, terms[0]),
             iou_loss.masked_scatter(rows, terms[1]),
@@ -103,7 +114,12 @@ def mask_loss(
 
 
 def _compare(
-    output: DecoderOutput, rows: Tensor, pattern: Tensor, target: Tensor, weights: LossWeights
+    output: DecoderOutput,
+    rows: Tensor,
+    pattern: Tensor,
+    target: Tensor,
+    weights: LossWeights,
+    windows: Windows | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mask loss, IoU loss, best and chosen IoU of prompts `rows` whose masks `pattern` count."""
     logits = output.low_res_logits[rows][:, pattern].float()
@@ -111,13 +127,25 @@ def _compare(
     if logits.shape[-2:] != target.shape[-2:]:
         logits = F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=False)
     expected = target[rows][:, None].expand_as(logits)
-    per_mask = weights.focal * focal_loss(logits, expected)
-    per_mask = per_mask + weights.dice * dice_loss(logits, expected)
+    per_mask = _per_mask(logits, expected, weights)
     shape, best = per_mask.min(dim=1)
     if logits.shape[1] > 1:
         shape = shape + weights.all_masks * per_mask.sum(dim=1)
+    drawn = logits
+    if windows is not None:
+        here = windows[rows]
+        winner = logits.gather(1, best[:, None, None, None].expand(-1, 1, *logits.shape[-2:]))
+        refined = _per_mask(soft_edges(winner, here), expected[:, :1], weights)[:, 0]
+        shape = shape * (1 - weights.edges) + refined * weights.edges
+        with torch.no_grad():
+            drawn = soft_edges(logits, here)
     with torch.no_grad():
-        actual = true_iou(logits, expected)
+        actual = true_iou(drawn, expected)
         chosen = actual.gather(1, predicted_iou.argmax(dim=1, keepdim=True))
     iou_loss = (predicted_iou - actual).abs().mean(dim=1)
     return shape, iou_loss, actual.gather(1, best[:, None])[:, 0], chosen[:, 0]
+
+
+def _per_mask(logits: Tensor, expected: Tensor, weights: LossWeights) -> Tensor:
+    focal = weights.focal * focal_loss(logits, expected)
+    return focal + weights.dice * dice_loss(logits, expected)

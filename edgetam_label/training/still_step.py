@@ -15,6 +15,7 @@ from edgetam_label.modeling.mask_decoder import NUM_MULTIMASKS, DecoderOutput
 from edgetam_label.training.losses import LossWeights, mask_loss
 from edgetam_label.training.prompt_sampling import PADDING, corrective_click
 from edgetam_label.training.samples import TARGET_STRIDE, Batch
+from edgetam_label.training.soft_edges import Windows
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -44,6 +45,14 @@ def normalise(frames: Tensor) -> Tensor:
     std = torch.tensor(STD, device=frames.device).view(3, 1, 1) * 255
     images = (frames.float() - mean) / std
     return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
+
+
+def windows_of(model: EdgeTAM, frames: Tensor) -> Windows | None:
+    """Of (N, 3, S, S) uint8 frames, for a model whose masks are drawn to their edges."""
+    if not model.config.refine_edges:
+        return None
+    cells = frames.shape[-1] // 4
+    return Windows.of(F.avg_pool2d(frames.float(), TARGET_STRIDE), cells)
 
 
 def decode_all(
@@ -128,7 +137,10 @@ def still_loss(
 
     eligible = eligible_masks((labels != PADDING).sum(dim=1) <= 1)
     output = decode_all(model, top, high_res, points, labels)
-    first = mask_loss(output, eligible, targets, weights)
+    windows = windows_of(model, batch.frames[:, 0])
+    if windows is not None:
+        windows = windows[torch.arange(len(batch.frames)).repeat_interleave(objects)]
+    first = mask_loss(output, eligible, targets, weights, windows)
     total, metrics = first.total, first.metrics()
     rounds = int(rng.choice(len(ROUNDS_SHARE), p=ROUNDS_SHARE))
     if metrics["iou"] < MIN_IOU_TO_CORRECT:
@@ -140,7 +152,7 @@ def still_loss(
         eligible = eligible_masks(torch.zeros(len(labels), dtype=torch.bool, device=labels.device))
         mask = previous.float().clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
         output = decode_all(model, top, high_res, points, labels, mask)
-        corrected = mask_loss(output, eligible, targets, weights)
+        corrected = mask_loss(output, eligible, targets, weights, windows)
         total = total + corrected.total
         metrics["corrected_iou"] = corrected.metrics()["iou"]
     return StepResult(total / (1 + rounds), metrics)

@@ -1,0 +1,92 @@
+"""The guided filter of `edgetam_label/edges.py` as a function that gradients pass through.
+
+A model whose masks are drawn to the picture's edges before anyone sees them is trained on the masks
+that are seen. Same equations, for batches, at the size of the training targets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edgetam_label.edges import EVENNESS, EXPLAINED, FLAT, RADIUS
+
+# A refined value of 0.5 ± 0.5 as a logit: ±4, so that a mask far from its limit is not pushed on.
+STEEPNESS = 8.0
+
+
+def window_mean(planes: Tensor, radius: int) -> Tensor:
+    """Means over (2 radius + 1)² windows, borders reflected: (..., H, W) → (..., H, W).
+
+    The border pixel itself is not repeated, as it is by OpenCV's filter: a difference of no weight.
+    """
+    side = 2 * radius + 1
+    x = planes.reshape(-1, 1, *planes.shape[-2:])
+    x = F.pad(x, (radius,) * 4, mode="reflect")
+    sums = F.pad(x.cumsum(-1), (1, 0))
+    x = sums[..., side:] - sums[..., :-side]
+    sums = F.pad(x.cumsum(-2), (0, 0, 1, 0))
+    x = sums[..., side:, :] - sums[..., :-side, :]
+    return (x / side**2).reshape(planes.shape)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """What the windows of N pictures hold of colours, whatever the mask.
+
+    colours, means: (N, 3, H, W). inverse: (N, 6, H, W), of the covariances. radius: pixels.
+    """
+
+    colours: Tensor
+    means: Tensor
+    inverse: Tensor
+    radius: int
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, pictures: Tensor, cells: int) -> Windows:
+        """pictures: (N, 3, H, W) in 0..255. cells: side of the grid of the logits to refine."""
+        radius = max(1, round(RADIUS * pictures.shape[-1] / cells))
+        colours = pictures.double() / 255  # a grey picture's covariance is all but singular
+        means = window_mean(colours, radius)
+        r, g, b = colours.unbind(1)
+        mr, mg, mb = means.unbind(1)
+        rr = window_mean(r * r, radius) - mr * mr + EVENNESS
+        gg = window_mean(g * g, radius) - mg * mg + EVENNESS
+        bb = window_mean(b * b, radius) - mb * mb + EVENNESS
+        rg, rb = window_mean(r * g, radius) - mr * mg, window_mean(r * b, radius) - mr * mb
+        gb = window_mean(g * b, radius) - mg * mb
+        xx, xy, xz = gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg
+        yy, yz, zz = rr * bb - rb * rb, rg * rb - rr * gb, rr * gg - rg * rg
+        inverse = torch.stack([xx, xy, xz, yy, yz, zz], 1)
+        inverse = inverse / (rr * xx + rg * xy + rb * xz)[:, None]
+        return cls(colours.float(), means.float(), inverse.float(), radius)
+
+    def __getitem__(self, rows: Tensor) -> Windows:
+        return Windows(self.colours[rows], self.means[rows], self.inverse[rows], self.radius)
+
+
+def soft_edges(logits: Tensor, windows: Windows) -> Tensor:
+    """Logits (N, M, H, W) → logits of the masks as they will be drawn; N pictures, M masks each."""
+    w = windows
+    v = logits.float().sigmoid()
+    colours, means = w.colours[:, None], w.means[:, None]
+    planes = torch.cat([v[:, :, None], v[:, :, None] ** 2, colours * v[:, :, None]], 2)
+    mean = window_mean(planes, w.radius)
+    mv, vv = mean[:, :, 0], mean[:, :, 1]
+    with_colours = mean[:, :, 2:] - means * mean[:, :, :1]
+    vr, vg, vb = with_colours.unbind(2)
+    xx, xy, xz, yy, yz, zz = (plane[:, None] for plane in w.inverse.unbind(1))
+    slopes = torch.stack(
+        [xx * vr + xy * vg + xz * vb, xy * vr + yy * vg + yz * vb, xz * vr + yz * vg + zz * vb], 2
+    )
+    offset = mv - (slopes * means).sum(2)
+    with torch.no_grad():
+        explained = (slopes * with_colours).sum(2) / (vv - mv * mv + FLAT)
+        trust = (window_mean(explained, w.radius) / EXPLAINED).clamp(0, 1)
+    smooth = window_mean(torch.cat([slopes, offset[:, :, None]], 2), w.radius)
+    line = (smooth[:, :, :3] * colours).sum(2) + smooth[:, :, 3]
+    return STEEPNESS * (v + trust * (line - v) - 0.5)
