@@ -78,7 +78,7 @@ class Timing:
     bank: int
     theirs: Callable[[Work], Work] = lambda work: work
 
-    def of(self, work: Callable[[], Any]) -> float:
+    def of(self, work: Work) -> float:
         begin = self.clock()
         work()
         return self.clock() - begin

@@ -8,7 +8,9 @@ For models whose config says `refine_edges`; what a track remembers is left as t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -84,12 +86,7 @@ class _Windows:
         )
         rg, rb = _mean(r * g, radius) - mr * mg, _mean(r * b, radius) - mr * mb
         gb = _mean(g * b, radius) - mg * mb
-        # the inverse of the symmetric 3 x 3 covariance of every window, by its cofactors
-        xx, xy, xz = gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg
-        yy, yz, zz = rr * bb - rb * rb, rg * rb - rr * gb, rr * gg - rg * rg
-        scale = 1 / (rr * xx + rg * xy + rb * xz)
-        inverse = tuple(cofactor * scale for cofactor in (xx, xy, xz, yy, yz, zz))
-        return cls(colours, means, inverse, radius)
+        return cls(colours, means, symmetric_inverse(rr, rg, rb, gg, gb, bb), radius)
 
     def lines(self, values: Planes) -> tuple[Planes, ...]:
         """`values` (H, W) as locally linear functions of the colours: equations 19 to 21.
@@ -102,15 +99,33 @@ class _Windows:
             _mean(c * values, radius) - m * mv
             for c, m in zip(self.colours, self.means, strict=True)
         )
-        xx, xy, xz, yy, yz, zz = self.inverse
-        ar = xx * vr + xy * vg + xz * vb
-        ag = xy * vr + yy * vg + yz * vb
-        ab = xz * vr + yz * vg + zz * vb
+        ar, ag, ab = symmetric_product(self.inverse, vr, vg, vb)
         mr, mg, mb = self.means
         offset = mv - ar * mr - ag * mg - ab * mb
         explained = (ar * vr + ag * vg + ab * vb) / (vv - mv * mv + FLAT)
         trust = np.clip(_mean(explained, radius) / EXPLAINED, 0, 1)
         return (*(_mean(plane, radius) for plane in (ar, ag, ab, offset)), trust)
+
+
+def symmetric_inverse(rr: Any, rg: Any, rb: Any, gg: Any, gb: Any, bb: Any) -> tuple[Any, ...]:
+    """The same six elements of the inverse of symmetric 3 x 3 matrices, by their cofactors.
+
+    Planes of one matrix per pixel, arrays or tensors.
+    """
+    xx, xy, xz = gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg
+    yy, yz, zz = rr * bb - rb * rb, rg * rb - rr * gb, rr * gg - rg * rg
+    scale = 1 / (rr * xx + rg * xy + rb * xz)
+    return tuple(cofactor * scale for cofactor in (xx, xy, xz, yy, yz, zz))
+
+
+def symmetric_product(matrix: Iterable[Any], r: Any, g: Any, b: Any) -> tuple[Any, Any, Any]:
+    """Matrices as `symmetric_inverse` gives them, times the vectors (r, g, b)."""
+    xx, xy, xz, yy, yz, zz = matrix
+    return (
+        xx * r + xy * g + xz * b,
+        xy * r + yy * g + yz * b,
+        xz * r + yz * g + zz * b,
+    )
 
 
 def _mean(plane: Planes, radius: int) -> Planes:

@@ -44,10 +44,10 @@ def parts(model: EdgeTAM) -> dict[str, torch.Tensor]:
     pointers = [torch.randn(1, model.config.d_model, generator=generator)]
     low = torch.randn(1, 1, side // 4, side // 4, generator=generator) * 8
     top = torch.randn(1, model.config.d_model, side // 16, side // 16, generator=generator)
-    started = ours.start_attention(top)
+    started, encoded = ours.start_attention(top), ours.encode_image(image)
     return {
-        "encoder": ours.encode_image(image).top,
-        "fine": ours.encode_image(image).high_res[0],
+        "encoder": encoded.top,
+        "fine": encoded.high_res[0],
         "attention": ours.attend_memory(started, ours.assemble_memory(maps, pointers)),
         "memory": ours.encode_memory(top, low, binarize=False),
     }

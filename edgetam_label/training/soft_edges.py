@@ -12,7 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgetam_label.edges import EVENNESS, EXPLAINED, FLAT, RADIUS
+from edgetam_label.edges import (
+    EVENNESS,
+    EXPLAINED,
+    FLAT,
+    RADIUS,
+    symmetric_inverse,
+    symmetric_product,
+)
 
 # A refined value of 0.5 ± 0.5 as a logit: ±4, so that a mask far from its limit is not pushed on.
 STEEPNESS = 8.0
@@ -59,10 +66,7 @@ class Windows:
         bb = window_mean(b * b, radius) - mb * mb + EVENNESS
         rg, rb = window_mean(r * g, radius) - mr * mg, window_mean(r * b, radius) - mr * mb
         gb = window_mean(g * b, radius) - mg * mb
-        xx, xy, xz = gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg
-        yy, yz, zz = rr * bb - rb * rb, rg * rb - rr * gb, rr * gg - rg * rg
-        inverse = torch.stack([xx, xy, xz, yy, yz, zz], 1)
-        inverse = inverse / (rr * xx + rg * xy + rb * xz)[:, None]
+        inverse = torch.stack(symmetric_inverse(rr, rg, rb, gg, gb, bb), 1)
         return cls(colours.float(), means.float(), inverse.float(), radius)
 
     def __getitem__(self, rows: Tensor) -> Windows:
@@ -79,10 +83,7 @@ def soft_edges(logits: Tensor, windows: Windows) -> Tensor:
     mv, vv = mean[:, :, 0], mean[:, :, 1]
     with_colours = mean[:, :, 2:] - means * mean[:, :, :1]
     vr, vg, vb = with_colours.unbind(2)
-    xx, xy, xz, yy, yz, zz = (plane[:, None] for plane in w.inverse.unbind(1))
-    slopes = torch.stack(
-        [xx * vr + xy * vg + xz * vb, xy * vr + yy * vg + yz * vb, xz * vr + yz * vg + zz * vb], 2
-    )
+    slopes = torch.stack(symmetric_product(w.inverse[:, None].unbind(2), vr, vg, vb), 2)
     offset = mv - (slopes * means).sum(2)
     with torch.no_grad():
         explained = (slopes * with_colours).sum(2) / (vv - mv * mv + FLAT)
