@@ -58,13 +58,7 @@ def default_loader(settings: ServerSettings) -> Callable[[], EdgeTAM]:
         open_ahead()
         from edgetam_label.checkpoints import load_model
 
-        return load_model(
-            settings.model,
-            settings.checkpoint,
-            settings.device,
-            checkpoint_dir=settings.checkpoint_dir,
-            precision=settings.precision,
-        )
+        return load_model(**settings.model_arguments())
 
     return load
 

@@ -68,6 +68,16 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise ConfigError(_explain(error, given)) from None
 
+    def model_arguments(self) -> dict[str, Any]:
+        """What these settings tell `checkpoints.load_model`, by the names of its arguments."""
+        return {
+            "name_or_path": self.model,
+            "checkpoint": self.checkpoint,
+            "device": self.device,
+            "checkpoint_dir": self.checkpoint_dir,
+            "precision": self.precision,
+        }
+
     @property
     def checkpoint_dir(self) -> Path:
         """Folder that downloaded checkpoints are kept in."""

@@ -57,13 +57,7 @@ def demo(
     checkpoint = settings.checkpoint
     if settings.model == AUTO and checkpoint is None and not _has_weights(settings):
         checkpoint = RANDOM  # the path can still be shown; load_model says that masks mean nothing
-    network = load_model(
-        settings.model,
-        checkpoint,
-        settings.device,
-        checkpoint_dir=settings.checkpoint_dir,
-        precision=settings.precision,
-    )
+    network = load_model(**(settings.model_arguments() | {"checkpoint": checkpoint}))
     with progress_bar("Tracking", "frame") as progress:
         report = run_demo(
             out,

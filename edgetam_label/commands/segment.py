@@ -68,13 +68,7 @@ def segment(
     from edgetam_label.masks import RLE
     from edgetam_label.predictor import ImagePredictor
 
-    network = load_model(
-        settings.model,
-        settings.checkpoint,
-        settings.device,
-        checkpoint_dir=settings.checkpoint_dir,
-        precision=settings.precision,
-    )
+    network = load_model(**settings.model_arguments())
     predictor = ImagePredictor(network)
     prediction = predictor.predict(
         predictor.embed(pixels),

@@ -82,13 +82,7 @@ def _predictor(settings: Any) -> Callable[[Any, Prompt], Mask]:
             from edgetam_label.checkpoints import load_model
             from edgetam_label.predictor import ImagePredictor
 
-            network = load_model(
-                settings.model,
-                settings.checkpoint,
-                settings.device,
-                checkpoint_dir=settings.checkpoint_dir,
-                precision=settings.precision,
-            )
+            network = load_model(**settings.model_arguments())
             loaded.append(ImagePredictor(network))
         predictor = loaded[0]
         best: Mask = predictor.predict(predictor.embed(image), prompt).best

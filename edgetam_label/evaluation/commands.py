@@ -95,13 +95,7 @@ def evaluate(
             settings = Settings.load(
                 model=model, checkpoint=checkpoint, device=device, precision=precision
             )
-            network = load_model(
-                settings.model,
-                settings.checkpoint,
-                settings.device,
-                checkpoint_dir=settings.checkpoint_dir,
-                precision=settings.precision,
-            )
+            network = load_model(**settings.model_arguments())
         with progress_bar(protocol, "video") as progress:
             result = run_evaluation(
                 videos,
