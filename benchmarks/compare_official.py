@@ -7,6 +7,7 @@ repetition runs both, one after the other, so that a busy machine slows both; ra
 The bank is full (one conditioning frame, six recent ones, sixteen pointers) before a step is timed.
 On a machine that others use, `--threads 1 --clock cpu` compares processor time instead.
 `--precision bfloat16` measures that mode of ours, `--autocast` lets the official side round too.
+`--twice` asks how far the official package is from itself when its input moves by one rounding.
 """
 
 from __future__ import annotations
@@ -114,8 +115,8 @@ def our_steps(model: EdgeTAM, clip: np.ndarray, objects: int) -> tuple[VideoTrac
     return tracker, tracker.propagate()
 
 
-def official_steps(model: Any, clip: np.ndarray, objects: int) -> Iterator:
-    state = official_edgetam.start_video(model, clip)
+def official_steps(model: Any, clip: np.ndarray, objects: int, *, nudged: bool = False) -> Iterator:
+    state = official_edgetam.start_video(model, clip, nudged=nudged)
     for i in range(objects):
         model.add_new_points_or_box(state, 0, i + 1, points=[CLICKS[i]], labels=[1])
     return model.propagate_in_video(state)
@@ -147,6 +148,18 @@ def compare_tracks(
             if tracked[0].score > 0:
                 worst = max(worst, float((own - logits.float()).abs().max()))
     return times, worst, differing / max(1, pixels)
+
+
+def official_beside_itself(theirs: Any, timing: Timing) -> dict[str, float]:
+    """What one rounding of the input changes: no other implementation can be nearer than that."""
+    clip = long_clip(timing.bank + timing.repeats)
+    sides = [official_steps(theirs, clip, 1, nudged=nudged) for nudged in (False, True)]
+    worst, differing, pixels = 0.0, 0, 0
+    for (_, _, plain), (_, _, nudged) in zip(*sides, strict=True):
+        worst = max(worst, float((plain - nudged).abs().max()))
+        differing += int(((plain > 0) != (nudged > 0)).sum())
+        pixels += plain.numel()
+    return {"max_abs_diff": worst, "pixels_differing": differing / pixels}
 
 
 def compare_clicks(ours: EdgeTAM, theirs: Any, timing: Timing) -> dict[str, list[float]]:
@@ -203,10 +216,17 @@ def measure_parts(ours: EdgeTAM, timing: Timing) -> dict[str, dict[str, float]]:
     return table
 
 
+@dataclass(frozen=True)
+class Besides:
+    """What else to compare: SAM 2.1, memories without rounding, the official package twice."""
+
+    sam21: bool
+    float32_memories: bool
+    twice: bool
+
+
 @torch.inference_mode()
-def compare(
-    timing: Timing, objects: list[int], sam21: bool, float32: bool, precision: str
-) -> dict[str, Any]:
+def compare(timing: Timing, objects: list[int], precision: str, besides: Besides) -> dict[str, Any]:
     ours = build_ours(precision)
     theirs = official_edgetam.build(ours.state_dict())
     image = frame_to_input(formula_frames()[0], 1024, torch.device("cpu"))
@@ -242,13 +262,15 @@ def compare(
     result["matmul_gflops"] = timing.matmul_rate()
     result["threads"], result["torch"] = torch.get_num_threads(), torch.__version__
     result["precision"] = precision
-    if float32:
+    if besides.float32_memories:
         exact = EdgeTAM(replace(ours.config, memory_dtype="float32")).eval()
         exact.load_state_dict(ours.state_dict())
         with official_edgetam.float32_memories():
             _, logits, share = compare_tracks(exact, theirs, 1, timing)
         result["float32_memories"] = {"max_abs_diff": logits, "pixels_differing": share}
-    if sam21:
+    if besides.twice:
+        result["official_twice"] = official_beside_itself(theirs, timing)
+    if besides.sam21:
         base_plus = official_edgetam.build_sam21_base_plus()
         steps = official_steps(base_plus, long_clip(timing.bank + 3), 1)
         seconds = [timing.of(lambda: next(steps)) for _ in range(timing.bank + 3)][timing.bank :]
@@ -277,6 +299,12 @@ def show(result: dict[str, Any]) -> None:
             f"with memories kept in float32: {exact['max_abs_diff']:.1e}, "
             f"{100 * exact['pixels_differing']:.4f} %"
         )
+    if "official_twice" in result:
+        twice = result["official_twice"]
+        print(
+            f"official beside itself, input moved by one rounding: {twice['max_abs_diff']:.1e}, "
+            f"{100 * twice['pixels_differing']:.4f} %"
+        )
     for name, spread in result["spread"].items():
         print(f"{name:20} {'p99' if 'frame' in name else 'p95'} / median {spread:.2f}")
     print(f"matrix products          {result['matmul_gflops']:.0f} GFLOP/s on this machine")
@@ -299,6 +327,9 @@ def main() -> None:
     parser.add_argument(
         "--float32-memories", action="store_true", help="also compare without bfloat16 memories"
     )
+    parser.add_argument(
+        "--twice", action="store_true", help="also the official package beside itself"
+    )
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of ours")
     parser.add_argument(
         "--autocast", action="store_true", help="the official side in bfloat16 where it can"
@@ -310,9 +341,8 @@ def main() -> None:
     timing = Timing(CLOCKS[options.clock], options.repeats, options.clicks, options.bank)
     if options.autocast:
         timing = replace(timing, theirs=autocast)
-    result = compare(
-        timing, options.objects, options.sam21, options.float32_memories, options.precision
-    )
+    besides = Besides(options.sam21, options.float32_memories, options.twice)
+    result = compare(timing, options.objects, options.precision, besides)
     if options.json:
         print(json.dumps(result, indent=1))
     else:

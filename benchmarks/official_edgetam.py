@@ -96,10 +96,11 @@ def image_predictor(model: Any) -> Any:
     return importlib.import_module("sam2.sam2_image_predictor").SAM2ImagePredictor(model)
 
 
-def start_video(model: Any, frames: np.ndarray) -> dict[str, Any]:
+def start_video(model: Any, frames: np.ndarray, *, nudged: bool = False) -> dict[str, Any]:
     """An inference state on frames (T, H, W, 3) uint8 without writing JPEG files.
 
-    Frames go through Pillow as upstream's loader does, so pixels are the same.
+    Frames go through Pillow as upstream's loader does, so pixels are the same. nudged: every value
+    that the network sees is the next float32 up or down, at random.
     """
     from PIL import Image
 
@@ -115,6 +116,9 @@ def start_video(model: Any, frames: np.ndarray) -> dict[str, Any]:
         ]
     )
     images = (images - mean) / std
+    if nudged:
+        up = torch.rand(images.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+        images = torch.nextafter(images, torch.where(up, torch.inf, -torch.inf))
     loader = importlib.import_module("sam2.sam2_video_predictor")
     original = loader.load_video_frames
     loader.load_video_frames = lambda *a, **k: (images, frames.shape[1], frames.shape[2])

@@ -46,6 +46,7 @@ class ModelConfig:
     fill_hole_area: int
     flow_prompt: bool = False
     refine_edges: bool = False
+    clicked_parts: bool = False
     precision: str = "float32"
 
     @classmethod

@@ -102,7 +102,9 @@ class _Pair:
     def __init__(self, model: EdgeTAM, folder: Path, frames: Frames) -> None:
         self.frames = frames
         self.torch = VideoTracker(
-            model, frames, TrackerSettings(flow_prompt=False, refine_edges=False)
+            model,
+            frames,
+            TrackerSettings(flow_prompt=False, refine_edges=False, clicked_parts=False),
         )
         self.onnx = OnnxTracker(OnnxPipeline(folder))
         self._found: list[OnnxCheck] = []

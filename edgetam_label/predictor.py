@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgetam_label.clicked_parts import keep_clicked_parts
 from edgetam_label.edges import refine_edges
 from edgetam_label.errors import PromptError
 from edgetam_label.masks import Mask, clean_mask
@@ -144,11 +145,8 @@ class ImagePredictor:
             output = self._decode(
                 embedding, prompt, None if low_res_logits is None else low_res_logits[i], multimask
             )
-            low_res, iou, score = output
+            low_res, drawn, iou, score = output
             height, width = embedding.height, embedding.width
-            drawn = low_res
-            if embedding.picture is not None:
-                drawn = refine_edges(low_res, embedding.picture)
             array = np.stack([logits_to_mask(one[None, None], height, width) for one in drawn[0]])
             if max_hole_area or max_speck_area:
                 array = np.stack([clean_mask(m, max_hole_area, max_speck_area) for m in array])
@@ -168,7 +166,8 @@ class ImagePredictor:
         prompt: Prompt,
         low_res_logits: NDArray[np.float32] | None,
         multimask: bool | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits, the masks as they are drawn, predicted IoU, object score."""
         model, size = self.model, self.model.config.image_size
         prompt.check_inside(embedding.width, embedding.height)
         mask_logits = None
@@ -191,7 +190,16 @@ class ImagePredictor:
             mask_logits,
             multimask=multimask,
         )
-        return output.low_res_logits, output.iou, output.object_score
+        low_res, picture = output.low_res_logits, embedding.picture
+        drawn = low_res if picture is None else refine_edges(low_res, picture)
+        if model.config.clicked_parts and prompt.clicks and prompt.box is None:
+            kept = keep_clicked_parts(
+                low_res, drawn, prompt.clicks, embedding.width, embedding.height, mask_logits
+            )
+            if kept is not low_res:
+                low_res = kept
+                drawn = kept if picture is None else refine_edges(kept, picture)
+        return low_res, drawn, output.iou, output.object_score
 
     def _check_logits(self, logits: NDArray[np.float32]) -> Tensor:
         side = self.model.config.low_res_size

@@ -11,7 +11,7 @@ import os
 import pickle
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +92,13 @@ def save_weights(path: Path, model: nn.Module, config: ModelConfig, *, half: boo
 
 
 def config_from_values(values: Mapping[str, Any]) -> ModelConfig:
-    """The config kept in a checkpoint. Raises ConfigError naming what is missing or unknown."""
+    """The config kept in a checkpoint. Raises ConfigError naming what is missing or unknown.
+
+    Keys with a default may be missing: checkpoints outlive the releases that add such keys.
+    """
     names = {f.name for f in fields(ModelConfig)}
-    missing, unknown = names - values.keys(), values.keys() - names
+    needed = {f.name for f in fields(ModelConfig) if f.default is MISSING}
+    missing, unknown = needed - values.keys(), values.keys() - names
     for wrong, keys in (("lacks the", missing), ("has an unknown", unknown)):
         if keys:
             raise ConfigError(

@@ -7,16 +7,17 @@ changes another. The network is stateless; this module owns the state.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from edgetam_label.clicked_parts import keep_clicked_parts
 from edgetam_label.edges import refine_edges
 from edgetam_label.errors import PromptError, UsageError
 from edgetam_label.flow import FlowCarrier, Grey, grey_picture
-from edgetam_label.frame_features import FrameFeatures, Picture
+from edgetam_label.frame_features import EncodedFrame, FrameFeatures, Picture
 from edgetam_label.frames import Frames
 from edgetam_label.masks import Mask, small_components
 from edgetam_label.memory import DTYPES, FrameMemory, MemoryBank
@@ -49,6 +50,8 @@ class TrackerSettings:
     flow_prompt: tracked frames are decoded with the mask of the frame before, moved along the
         optical flow, as a mask prompt; None takes the model config's. For models trained so.
     refine_edges: masks follow the edges of the picture; None takes the model config's.
+    clicked_parts: an answer to clicks keeps only the parts that were clicked; None takes the model
+        config's.
     feature_cache_bytes: budget for encoded frames. spill_bytes: budget of the temporary file for
         memories outside the attention window, per object.
     """
@@ -60,6 +63,7 @@ class TrackerSettings:
     every: int = 1
     flow_prompt: bool | None = None
     refine_edges: bool | None = None
+    clicked_parts: bool | None = None
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -147,6 +151,8 @@ class VideoTracker:
         chosen, config = self.settings, model.config
         self._flow_prompt = config.flow_prompt if chosen.flow_prompt is None else chosen.flow_prompt
         self._refines = config.refine_edges if chosen.refine_edges is None else chosen.refine_edges
+        parts = chosen.clicked_parts
+        self._clicked_parts = config.clicked_parts if parts is None else parts
         self._objects: dict[int, _TrackedObject] = {}
         self._features = FrameFeatures(
             model, frames, self.settings.feature_cache_bytes, pictures=self._refines
@@ -395,7 +401,7 @@ class VideoTracker:
                 top = self._attend_around(obj, frame_idx, features, reverse)
             else:
                 top = self.model.without_memory(features.top)
-            result = self._decode_prompt(prompt, top, features, previous)
+            result = self._decode_prompt(prompt, top, encoded, previous)
         result = self._fill_holes(result)
         conditioning = not correcting or self.settings.corrections_condition
         obj.prompts[frame_idx] = prompt
@@ -418,7 +424,7 @@ class VideoTracker:
         return top
 
     def _decode_prompt(
-        self, prompt: Prompt, top: Tensor, features: ImageFeatures, previous: Tensor | None
+        self, prompt: Prompt, top: Tensor, encoded: EncodedFrame, previous: Tensor | None
     ) -> ObjectMask:
         given = prompt_points(
             prompt.clicks,
@@ -431,9 +437,22 @@ class VideoTracker:
         assert given is not None  # Prompt forbids it
         points, labels = given
         output = self.model.decode_masks(
-            top, features.high_res, points, labels, previous, multimask=points.shape[1] <= 1
+            top,
+            encoded.features.high_res,
+            points,
+            labels,
+            previous,
+            multimask=points.shape[1] <= 1,
         )
-        return self.model.gate_by_presence(output)
+        result = self.model.gate_by_presence(output)
+        if not self._clicked_parts or prompt.box is not None:
+            return result
+        logits, picture = result.low_res_logits, encoded.picture
+        drawn = logits if picture is None else refine_edges(logits, picture)
+        kept = keep_clicked_parts(
+            logits, drawn, prompt.clicks, self.frames.width, self.frames.height, previous
+        )
+        return replace(result, low_res_logits=kept)
 
     @torch.inference_mode()
     def _encode_pending(self, obj: _TrackedObject, besides: int | None = None) -> None:

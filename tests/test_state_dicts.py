@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import gzip
 import pickle
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -234,3 +235,9 @@ def test_absent_files_and_folders(tmp_path: Path) -> None:
 def test_a_kept_config_is_checked() -> None:
     with pytest.raises(ConfigError, match="lacks the key 'd_model'"):
         config_from_values({"name": "x"})
+
+
+def test_a_config_kept_before_a_key_was_added_still_loads() -> None:
+    config = ModelConfig.load("edgetam_nano")
+    kept = {k: v for k, v in asdict(config).items() if k not in ("clicked_parts", "precision")}
+    assert config_from_values(kept) == replace(config, clicked_parts=False, precision="float32")
