@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from edgetam_label.known_checkpoints import (
     how_to_get,
     known_checkpoint,
 )
+from edgetam_label.processor import has_bfloat16
 
 if TYPE_CHECKING:
     import torch
@@ -156,21 +156,12 @@ def load_model(
     where = resolve_device(device)
     choice = choose_model(name_or_path, checkpoint, checkpoint_dir)
     model = build_model(choice, image_size, precision).to(where)
-    if model.config.precision == "bfloat16" and where.type == "cpu" and not _cpu_has_bfloat16():
+    if model.config.precision == "bfloat16" and where.type == "cpu" and not has_bfloat16():
         logger.warning(
             "This processor has no instructions for bfloat16, so it will be slower than float32, "
             "not faster; leave out --precision bfloat16."
         )
     return model
-
-
-def _cpu_has_bfloat16() -> bool:
-    import torch
-
-    if platform.machine().lower() in ("x86_64", "amd64"):
-        tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        return any(getattr(torch.cpu, name, bool)() for name in tests)
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def build_model(

@@ -47,6 +47,7 @@ class ModelConfig:
     flow_prompt: bool = False
     refine_edges: bool = False
     clicked_parts: bool = False
+    drawn_prompts: bool = False
     precision: str = "float32"
 
     @classmethod

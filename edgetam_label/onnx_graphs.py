@@ -88,8 +88,8 @@ class MaskDecoderGraph(nn.Module):
         prompts, decoder = self.model.sam_prompt_encoder, self.model.sam_mask_decoder
         dense = torch.where(
             has_mask[:, None, None, None],
-            prompts.embed_mask(mask_logits, 1),
-            prompts.embed_mask(None, 1),
+            prompts.embed_dense(points, labels, mask_logits),
+            prompts.embed_dense(points, labels, None),
         )
         every = decoder.all_masks(
             features,

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from edgetam_label.errors import MediaError
 from edgetam_label.masks import Mask, mask_to_box
-from edgetam_label.modeling.prompt_encoder import (
+from edgetam_label.modeling.point_labels import (
     BOX_BOTTOM_RIGHT,
     BOX_TOP_LEFT,
     NEGATIVE,

@@ -113,7 +113,7 @@ def test_the_name_says_it(models):
 
 
 def test_a_processor_without_it_is_named(monkeypatch, caplog):
-    monkeypatch.setattr(checkpoints, "_cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(checkpoints, "has_bfloat16", lambda: False)
     load_model("tiny", "random", "cpu", precision="bfloat16")
     assert "no instructions for bfloat16" in caplog.text
     caplog.clear()

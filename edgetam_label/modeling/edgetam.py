@@ -21,7 +21,8 @@ from edgetam_label.modeling.mask_decoder import DecoderOutput, MaskDecoder
 from edgetam_label.modeling.memory_attention import Memory, MemoryAttention
 from edgetam_label.modeling.memory_encoder import MemoryEncoder
 from edgetam_label.modeling.perceiver import SpatialPerceiver
-from edgetam_label.modeling.prompt_encoder import NO_POINT, PromptEncoder
+from edgetam_label.modeling.point_labels import NO_POINT
+from edgetam_label.modeling.prompt_encoder import PromptEncoder
 
 if TYPE_CHECKING:
     from edgetam_label.session_types import ModelIdentity
@@ -83,7 +84,7 @@ class EdgeTAM(nn.Module):
         self.spatial_perceiver = SpatialPerceiver(
             c.memory_dim, c.perceiver_depth, c.perceiver_mlp_ratio, c.num_latents, c.num_latents_2d
         )
-        self.sam_prompt_encoder = PromptEncoder(c.d_model, c.image_size)
+        self.sam_prompt_encoder = PromptEncoder(c.d_model, c.image_size, draws=c.drawn_prompts)
         self.sam_mask_decoder = MaskDecoder(
             c.d_model, c.decoder_heads, c.decoder_mlp_dim, c.decoder_depth
         )
@@ -140,9 +141,10 @@ class EdgeTAM(nn.Module):
             batch = len(top) if mask_logits is None else len(mask_logits)
             points = top.new_zeros(batch, 1, 2)
             labels = torch.full((batch, 1), NO_POINT, device=top.device)
-        sparse = self.sam_prompt_encoder.embed_points(points, labels)
-        dense = self.sam_prompt_encoder.embed_mask(mask_logits, len(sparse))
-        return sparse, dense
+            dense = self.sam_prompt_encoder.embed_mask(mask_logits, batch)
+        else:
+            dense = self.sam_prompt_encoder.embed_dense(points, labels, mask_logits)
+        return self.sam_prompt_encoder.embed_points(points, labels), dense
 
     def gate_by_presence(self, output: DecoderOutput) -> ObjectMask:
         """Keep the best mask; an object whose score is ≤ 0 loses its mask and its pointer."""

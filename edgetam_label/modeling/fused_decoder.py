@@ -44,6 +44,9 @@ class FixedPromptEncoder(nn.Module):
     def embed_mask(self, mask_logits: Tensor | None, batch: int) -> Tensor:
         return self.encoder.embed_mask(mask_logits, batch)  # type: ignore[no-any-return, operator]
 
+    def embed_dense(self, points: Tensor, labels: Tensor, mask_logits: Tensor | None) -> Tensor:
+        return self.encoder.embed_dense(points, labels, mask_logits)  # type: ignore[no-any-return, operator]
+
     def image_position(self) -> Tensor:
         return self.position
 

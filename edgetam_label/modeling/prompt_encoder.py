@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgetam_label.modeling.drawn_prompts import draw_boxes, draw_prompts
 from edgetam_label.modeling.layers import LayerNorm2d
-
-# Point labels as the checkpoint knows them.
-NO_POINT, NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = -1, 0, 1, 2, 3
+from edgetam_label.modeling.point_labels import NO_POINT
 
 
 class RandomFourier(nn.Module):
@@ -38,11 +37,14 @@ class RandomFourier(nn.Module):
 
 
 class PromptEncoder(nn.Module):
-    """image_size: side of the model's input; points are given in its pixels."""
+    """image_size: side of the model's input; points are given in its pixels.
 
-    def __init__(self, d_model: int, image_size: int) -> None:
+    draws: clicks and boxes are drawn into the dense map as well.
+    """
+
+    def __init__(self, d_model: int, image_size: int, *, draws: bool = False) -> None:
         super().__init__()
-        self.image_size = image_size
+        self.image_size, self.draws = image_size, draws
         self.pe_layer = RandomFourier(d_model // 2)
         self.point_embeddings = nn.ModuleList(nn.Embedding(1, d_model) for _ in range(4))
         self.not_a_point_embed = nn.Embedding(1, d_model)
@@ -75,6 +77,20 @@ class PromptEncoder(nn.Module):
             return self.mask_downscaling(mask_logits)
         side = self.image_size // 16
         return self.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(batch, -1, side, side)
+
+    def embed_dense(self, points: Tensor, labels: Tensor, mask_logits: Tensor | None) -> Tensor:
+        """The dense map of a whole prompt, (B, C, S/16, S/16); shapes as in the other methods."""
+        batch = points.shape[0]  # len() would be a constant in an exported graph
+        if not self.draws:
+            return self.embed_mask(mask_logits, batch)
+        if mask_logits is not None:
+            return self.embed_mask(draw_prompts(points, labels, mask_logits), batch)
+        side = self.image_size // 4
+        empty = points.new_zeros(1, 1, side, side)
+        drawn = draw_prompts(points, labels, draw_boxes(points, labels, empty))
+        # where nothing is drawn, that there is no mask must remain what the decoder is told
+        change = self.mask_downscaling(drawn) - self.mask_downscaling(empty[..., :4, :4])
+        return self.embed_mask(None, batch) + change
 
     def image_position(self) -> Tensor:
         """Position of every stride-16 cell, (1, C, S/16, S/16)."""

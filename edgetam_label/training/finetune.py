@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from edgetam_label.checkpoints import load_model
@@ -20,10 +19,11 @@ from edgetam_label.modeling.edgetam import EdgeTAM
 from edgetam_label.training.clip_step import clip_loss
 from edgetam_label.training.folders import FolderData
 from edgetam_label.training.losses import LossWeights
+from edgetam_label.training.mixed_precision import attention_kernel, autocast
 from edgetam_label.training.samples import SampleSpec, SampleStream, collate
 from edgetam_label.training.start import write_checkpoint
 from edgetam_label.training.still_step import still_loss
-from edgetam_label.training.trainer import attention_kernel, make_optimizer, set_batch_statistics
+from edgetam_label.training.trainer import make_optimizer, set_batch_statistics
 from edgetam_label.training.validation import Validator
 
 # Which modules each part trains. Batch statistics and the trunk's stem of knowledge stay put
@@ -202,7 +202,7 @@ def _train(
         batch = collate([source[step * count + i] for i in range(count)]).to(device)
         rng = np.random.default_rng([options.seed, step])
         loss_of = clip_loss if on_clips else still_loss
-        with torch.autocast(device.type, torch.bfloat16), attention_kernel(device):
+        with autocast(device), attention_kernel(device):
             loss = loss_of(model, batch, rng, LossWeights()).loss
         for group in optimizer.param_groups:
             group["lr"] = options.rate * min(1.0, step / 20)

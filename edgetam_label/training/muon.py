@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgetam_label.training.mixed_precision import product_dtype
+
 MOMENTUM = 0.95
 ITERATIONS = 5
 # Matrices with a side below this are left to AdamW: there is nothing to orthogonalise.
@@ -29,7 +31,7 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     Five steps of a quintic Newton-Schulz iteration whose coefficients make small values grow fast;
     they end between 0.7 and 1.2, which is all that Muon needs.
     """
-    x = matrices.bfloat16()
+    x = matrices.to(product_dtype(matrices.device))
     wide = x.shape[-2] <= x.shape[-1]
     x = x if wide else x.mT
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)

@@ -69,9 +69,9 @@ def decode_all(
     masked: (N,) bool, the rows whose mask_logits count; all of them by default.
     """
     sparse = model.sam_prompt_encoder.embed_points(points, labels)
-    dense = model.sam_prompt_encoder.embed_mask(mask_logits, len(sparse))
+    dense = model.sam_prompt_encoder.embed_dense(points, labels, mask_logits)
     if masked is not None:
-        none = model.sam_prompt_encoder.embed_mask(None, len(sparse))
+        none = model.sam_prompt_encoder.embed_dense(points, labels, None)
         dense = torch.where(masked[:, None, None, None], dense, none.to(dense.dtype))
     position = model.sam_prompt_encoder.image_position()
     return model.sam_mask_decoder.all_masks(top, position, sparse, dense, high_res)

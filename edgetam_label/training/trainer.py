@@ -8,7 +8,7 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -19,7 +19,6 @@ import cv2
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -28,6 +27,7 @@ from edgetam_label.modeling.edgetam import EdgeTAM
 from edgetam_label.training.clip_step import clip_loss
 from edgetam_label.training.clips import ClipSource
 from edgetam_label.training.ema import Ema
+from edgetam_label.training.mixed_precision import attention_kernel, autocast
 from edgetam_label.training.muon import Muon, MuonAndAdamW, is_matrix
 from edgetam_label.training.parallel import Ranks
 from edgetam_label.training.plan import Stage, TrainingPlan
@@ -199,7 +199,7 @@ class Trainer:
         of_clips = batch.frames.shape[1] > 1
         loss_of = clip_loss if of_clips else still_loss
         set_batch_statistics(self.model, live=not of_clips)
-        with torch.autocast(self.device.type, torch.bfloat16), attention_kernel(self.device):
+        with autocast(self.device), attention_kernel(self.device):
             result: StepResult = loss_of(self.model, batch, rng, self.plan.weights)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * (stage.trunk if group["trunk"] else 1.0)
@@ -370,11 +370,6 @@ def set_batch_statistics(model: nn.Module, *, live: bool) -> None:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.train(live)
-
-
-def attention_kernel(device: torch.device) -> AbstractContextManager[None]:
-    """On a CPU the plain attention kernel trains 1.5 times faster than the fused one."""
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def _start_worker(worker_id: int) -> None:

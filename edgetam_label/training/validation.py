@@ -16,6 +16,7 @@ from edgetam_label.modeling.edgetam import EdgeTAM
 from edgetam_label.training.clip_step import ClipWalk
 from edgetam_label.training.clips import ClipSource
 from edgetam_label.training.losses import LossWeights, true_iou
+from edgetam_label.training.mixed_precision import autocast
 from edgetam_label.training.prompt_sampling import PADDING
 from edgetam_label.training.samples import Batch, SampleSpec, SampleStream, collate
 from edgetam_label.training.still_step import (
@@ -49,7 +50,7 @@ class Validator:
         """1-click, best-of-3, box and 5-click mIoU on stills; mIoU carried through clips."""
         was_training = model.training
         model.eval()
-        with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16):
+        with torch.inference_mode(), autocast(model.device):
             numbers = self._stills(model, step)
             if self.clips is not None:
                 numbers["clip_iou"] = self._clips(model)
