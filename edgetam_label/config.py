@@ -76,6 +76,11 @@ class ModelConfig:
         return cls.parse(text, name=name)
 
     @classmethod
+    def required_keys(cls) -> set[str]:
+        """Keys without a default, `name` among them."""
+        return {f.name for f in fields(cls) if f.default is MISSING}
+
+    @classmethod
     def parse(cls, text: str, *, name: str) -> ModelConfig:
         """Read TOML text; `name` is how the model is called in sessions and messages."""
         try:
@@ -89,8 +94,7 @@ class ModelConfig:
                 f"Model config {name} has an unknown key {unknown[0]!r}; "
                 f"keys are {', '.join(types)}."
             )
-        needed = {f.name for f in fields(cls) if f.default is MISSING and f.name != "name"}
-        missing = sorted(needed - values.keys())
+        missing = sorted(cls.required_keys() - values.keys() - {"name"})
         if missing:
             raise ConfigError(f"Model config {name} lacks the key {missing[0]!r}; add it.")
         return cls(name=name, **{key: _typed(name, key, values[key], types[key]) for key in values})

@@ -11,7 +11,7 @@ import os
 import pickle
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +97,7 @@ def config_from_values(values: Mapping[str, Any]) -> ModelConfig:
     Keys with a default may be missing: checkpoints outlive the releases that add such keys.
     """
     names = {f.name for f in fields(ModelConfig)}
-    needed = {f.name for f in fields(ModelConfig) if f.default is MISSING}
-    missing, unknown = needed - values.keys(), values.keys() - names
+    missing, unknown = ModelConfig.required_keys() - values.keys(), values.keys() - names
     for wrong, keys in (("lacks the", missing), ("has an unknown", unknown)):
         if keys:
             raise ConfigError(

@@ -77,7 +77,7 @@ def test_a_box_smaller_than_a_cell_is_one_cell() -> None:
     assert (logits == IN_BOX).nonzero().tolist() == [[2, 2]]
 
 
-def test_only_models_trained_so_draw_them() -> None:
+def test_only_models_whose_config_says_so_draw_them() -> None:
     assert ModelConfig.load("edgetam_nano").drawn_prompts
     assert not ModelConfig.load("edgetam").drawn_prompts  # official masks are official
     encoder = tiny_model().sam_prompt_encoder

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgetam_label.modeling.drawn_prompts import draw_boxes, draw_prompts
+from edgetam_label.modeling.drawn_prompts import CELL, draw_boxes, draw_prompts
 from edgetam_label.modeling.layers import LayerNorm2d
 from edgetam_label.modeling.point_labels import NO_POINT
 
@@ -85,7 +85,7 @@ class PromptEncoder(nn.Module):
             return self.embed_mask(mask_logits, batch)
         if mask_logits is not None:
             return self.embed_mask(draw_prompts(points, labels, mask_logits), batch)
-        side = self.image_size // 4
+        side = self.image_size // CELL
         empty = points.new_zeros(1, 1, side, side)
         drawn = draw_prompts(points, labels, draw_boxes(points, labels, empty))
         # where nothing is drawn, that there is no mask must remain what the decoder is told
