@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from averaging import SharedMuon, moved_weights
 from torch import nn
 
 from edgetam_label.config import ModelConfig
 from edgetam_label.training.initialisation import new_model
 from edgetam_label.training.muon import RMS, Muon, orthogonalise
+from edgetam_label.training.parallel import Ranks, run_ranks
 from edgetam_label.training.trainer import make_optimizer
 
 
@@ -66,3 +70,13 @@ def test_every_parameter_has_one_optimizer() -> None:
     assert "image_encoder.trunk.body.stages_3.blocks.0.channel_mixer.conv1.c.weight" in by_muon
     assert "image_encoder.trunk.body.stages_3.blocks.0.token_mixer.conv.c.weight" not in by_muon
     assert not any("embed" in name for name in by_muon if name.startswith("sam_prompt_encoder.p"))
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_the_work_move_weights_as_one_does(tmp_path: Path) -> None:
+    run_ranks(2, SharedMuon(tmp_path))
+    alone = moved_weights(Ranks())
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    for expected, ours, theirs in zip(alone, first, second, strict=True):
+        assert torch.equal(ours, theirs), "processes would drift apart"
+        assert torch.allclose(ours, expected, atol=1e-6)

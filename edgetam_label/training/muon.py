@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from edgetam_label.training.mixed_precision import product_dtype
+from edgetam_label.training.parallel import Ranks
 
 MOMENTUM = 0.95
 ITERATIONS = 5
@@ -53,8 +54,12 @@ def is_matrix(module: nn.Module, name: str, parameter: Tensor) -> bool:
 class Muon(torch.optim.Optimizer):
     """Muon for parameters of two or more dimensions; further dimensions count as columns."""
 
-    def __init__(self, params: Iterable[dict[str, Any]], lr: float = 1e-3) -> None:
+    def __init__(
+        self, params: Iterable[dict[str, Any]], lr: float = 1e-3, ranks: Ranks | None = None
+    ) -> None:
+        """ranks: processes with equal gradients, each of which orthogonalises a share of them."""
         super().__init__(params, {"lr": lr, "weight_decay": 0.0})
+        self.ranks = ranks or Ranks()
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -70,12 +75,27 @@ class Muon(torch.optim.Optimizer):
                 momentum.lerp_(parameter.grad, 1 - MOMENTUM)
                 ahead = parameter.grad.lerp(momentum, MOMENTUM).flatten(1)
                 by_shape[tuple(ahead.shape)].append((parameter, ahead))
-            for shape, pairs in by_shape.items():
-                updates = orthogonalise(torch.stack([ahead for _, ahead in pairs]))
+            stacks = [torch.stack([ahead for _, ahead in pairs]) for pairs in by_shape.values()]
+            updates = self._orthogonalised(stacks)
+            for (shape, pairs), stack in zip(by_shape.items(), updates, strict=True):
                 scale = -group["lr"] * RMS * max(shape) ** 0.5
-                for (parameter, _), update in zip(pairs, updates, strict=True):
+                for (parameter, _), update in zip(pairs, stack, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.add_(update.view_as(parameter), alpha=scale)
+
+    def _orthogonalised(self, stacks: list[Tensor]) -> list[Tensor]:
+        """Each process does every so-manieth matrix of every stack; a sum brings them together."""
+        rank, size = self.ranks.rank, self.ranks.size
+        if size == 1 or not stacks:
+            return [orthogonalise(stack) for stack in stacks]
+        mine = [torch.zeros_like(stack) for stack in stacks]
+        for i, (stack, out) in enumerate(zip(stacks, mine, strict=True)):
+            own = (rank + i) % size  # so that what does not divide evenly is not always the first's
+            if own < len(stack):
+                out[own::size] = orthogonalise(stack[own::size])
+        flat = self.ranks.total(torch.cat([out.flatten() for out in mine]))
+        parts = flat.split([stack.numel() for stack in stacks])
+        return [part.view_as(stack) for part, stack in zip(parts, stacks, strict=True)]
 
 
 class MuonAndAdamW:

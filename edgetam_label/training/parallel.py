@@ -65,6 +65,12 @@ class Ranks:
         for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
             buffer.copy_(mean.view_as(buffer))
 
+    def total(self, numbers: Tensor) -> Tensor:
+        """The sum of all processes' `numbers`, which it overwrites."""
+        if self.size > 1:
+            dist.all_reduce(numbers)
+        return numbers
+
     def wait(self) -> None:
         """Return when every process has come here."""
         if self.size > 1:

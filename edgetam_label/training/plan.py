@@ -24,6 +24,7 @@ class Stage:
     frames: clip length at the start and at the end of the stage. still_share: steps that train on
     stills in between, so that prompting is not forgotten. shrink: side of the training images
     as a share of the model's own (stills only); smaller ones teach faster at first.
+    part_share: stills whose objects are parts of things (a sleeve, not the person).
     """
 
     kind: str
@@ -38,6 +39,7 @@ class Stage:
     frames: tuple[int, int] = (1, 1)
     still_share: float = 0.0
     shrink: float = 1.0
+    part_share: float = 0.15
 
     def __post_init__(self) -> None:
         if self.kind not in ("stills", "clips"):
@@ -52,6 +54,11 @@ class Stage:
             raise UsageError(
                 f"A training stage needs a length in steps or in minutes, one of them; got "
                 f"{self.steps} steps and {self.minutes:g} minutes."
+            )
+        if not (0 <= self.part_share <= 1 and 0 <= self.still_share <= 1):
+            raise UsageError(
+                f"Shares of a training stage lie between 0 and 1; got still_share "
+                f"{self.still_share:g}, part_share {self.part_share:g}."
             )
         if self.shrink != 1 and (self.kind != "stills" or not 0 < self.shrink < 1):
             raise UsageError(
@@ -146,6 +153,7 @@ def _frames(text: str) -> tuple[int, int]:
 STAGE_OPTIONS: dict[str, Callable[[str], Any]] = {
     "steps": int, "minutes": float, "batch": int, "objects": int, "rate": float, "trunk": float,
     "final": float, "warmup": int, "frames": _frames, "still_share": float, "shrink": float,
+    "part_share": float,
 }  # fmt: skip
 
 

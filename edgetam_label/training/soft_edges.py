@@ -7,9 +7,9 @@ that are seen. Same equations, for batches, at the size of the training targets.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from edgetam_label.edges import (
@@ -25,19 +25,30 @@ from edgetam_label.edges import (
 STEEPNESS = 8.0
 
 
-def window_mean(planes: Tensor, radius: int) -> Tensor:
-    """Means over (2 radius + 1)² windows, borders reflected: (..., H, W) → (..., H, W).
+@cache
+def window_matrix(side: int, radius: int) -> Tensor:
+    """(side, side): row i averages 2 radius + 1 neighbours of pixel i, reflected at both ends.
 
     The border pixel itself is not repeated, as it is by OpenCV's filter: a difference of no weight.
     """
-    side = 2 * radius + 1
-    x = planes.reshape(-1, 1, *planes.shape[-2:])
-    x = F.pad(x, (radius,) * 4, mode="reflect")
-    sums = F.pad(x.cumsum(-1), (1, 0))
-    x = sums[..., side:] - sums[..., :-side]
-    sums = F.pad(x.cumsum(-2), (0, 0, 1, 0))
-    x = sums[..., side:, :] - sums[..., :-side, :]
-    return (x / side**2).reshape(planes.shape)
+    pixels = torch.arange(-radius, side + radius).abs()
+    pixels = torch.where(pixels >= side, 2 * (side - 1) - pixels, pixels)
+    around = pixels.unfold(0, 2 * radius + 1, 1)
+    counts = torch.zeros(side, side, dtype=torch.float64)
+    counts.scatter_add_(1, around, torch.ones_like(around, dtype=torch.float64))
+    return counts / (2 * radius + 1)
+
+
+def window_mean(planes: Tensor, radius: int) -> Tensor:
+    """Means over (2 radius + 1)² windows, borders reflected: (..., H, W) → (..., H, W).
+
+    Two matrix products: many more sums than running ones, and yet several times faster to train.
+    """
+    height, width = planes.shape[-2:]
+    with torch.autocast(planes.device.type, enabled=False):
+        rows = window_matrix(height, radius).to(planes)
+        columns = window_matrix(width, radius).to(planes)
+        return rows @ planes @ columns.T
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from edgetam_label.modeling.edgetam import EdgeTAM
 from edgetam_label.training.clip_step import clip_loss
 from edgetam_label.training.clips import ClipSource
 from edgetam_label.training.ema import Ema
+from edgetam_label.training.fast_convolutions import use_products
 from edgetam_label.training.mixed_precision import attention_kernel, autocast
 from edgetam_label.training.muon import Muon, MuonAndAdamW, is_matrix
 from edgetam_label.training.parallel import Ranks
@@ -96,8 +97,10 @@ class Trainer:
         self.model: EdgeTAM = model.to(  # type: ignore[call-overload]
             self.device, memory_format=torch.channels_last
         )
+        if self.device.type == "cpu":
+            use_products(self.model)
         self.ema = Ema(self.model, plan.ema_decay)
-        self.optimizer = make_optimizer(self.model, plan.weight_decay)
+        self.optimizer = make_optimizer(self.model, plan.weight_decay, self.ranks)
         self.place = Place()
         self.show_progress = show_progress and self.ranks.is_first
         self._stop_wanted, self._stop = False, False
@@ -300,7 +303,7 @@ class _StageBatches:
         if frames not in self._loaders:
             stage, plan, data = self.stage, self.trainer.plan, self.trainer.data
             spec = (
-                still_spec(self.size)
+                still_spec(self.size, stage.part_share)
                 if frames == 1
                 else clip_spec(self.size, frames, stage.objects)
             )
@@ -324,15 +327,17 @@ class _StageBatches:
         return self._loaders[frames]
 
 
-def still_spec(size: int) -> SampleSpec:
-    return SampleSpec(size)
+def still_spec(size: int, part_share: float) -> SampleSpec:
+    return SampleSpec(size, part_share=part_share)
 
 
 def clip_spec(size: int, frames: int, objects: int) -> SampleSpec:
     return SampleSpec(size, frames, objects, click_share=0.5, part_share=0.05, reuse=3, window=64)
 
 
-def make_optimizer(model: nn.Module, weight_decay: float) -> MuonAndAdamW:
+def make_optimizer(
+    model: nn.Module, weight_decay: float, ranks: Ranks | None = None
+) -> MuonAndAdamW:
     """Muon on matrices, AdamW on the rest; no decay on biases, norms and embeddings, as is usual.
 
     Groups of the trunk are marked, since stages give it a learning rate of its own.
@@ -353,7 +358,7 @@ def make_optimizer(model: nn.Module, weight_decay: float) -> MuonAndAdamW:
         for key, parameters in kinds.items()
     }
     return MuonAndAdamW(
-        Muon(group for (kind, _), group in groups.items() if kind == "muon"),
+        Muon((group for (kind, _), group in groups.items() if kind == "muon"), ranks=ranks),
         torch.optim.AdamW(
             [group for (kind, _), group in groups.items() if kind != "muon"],
             lr=1e-3, betas=(0.9, 0.98), foreach=True,
