@@ -24,7 +24,7 @@ class ByteCache(Generic[K, V]):
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._kept: OrderedDict[K, V] = OrderedDict()
         self._bytes = 0
         self._lock = Lock()
@@ -77,7 +77,7 @@ class ByteCache(Generic[K, V]):
             self._forget(key)
             self._kept[key] = value
             self._bytes += value.num_bytes
-            while self._bytes > self._max_bytes and len(self._kept) > 1:
+            while self._bytes > self.max_bytes and len(self._kept) > 1:
                 self._forget(next(iter(self._kept)))
 
     def _forget(self, key: K) -> None:

@@ -24,8 +24,8 @@ def keep_clicked_parts(
     low_res_logits: Tensor,
     drawn: Tensor,
     clicks: Sequence[Click],
-    width: int,
-    height: int,
+    width: float,
+    height: float,
     previous: Tensor | None = None,
 ) -> Tensor:
     """Masks without the parts that hold no positive click and nothing of the `previous` mask.

@@ -48,6 +48,7 @@ class ModelConfig:
     refine_edges: bool = False
     clicked_parts: bool = False
     drawn_prompts: bool = False
+    close_ups: bool = False
     precision: str = "float32"
 
     @classmethod

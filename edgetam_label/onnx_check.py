@@ -104,7 +104,9 @@ class _Pair:
         self.torch = VideoTracker(
             model,
             frames,
-            TrackerSettings(flow_prompt=False, refine_edges=False, clicked_parts=False),
+            TrackerSettings(
+                flow_prompt=False, refine_edges=False, clicked_parts=False, close_ups=False
+            ),
         )
         self.onnx = OnnxTracker(OnnxPipeline(folder))
         self._found: list[OnnxCheck] = []

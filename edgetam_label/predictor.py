@@ -10,19 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgetam_label.clicked_parts import keep_clicked_parts
-from edgetam_label.edges import refine_edges
+from edgetam_label.close_ups import CloserLook, SeenCloser, enough_pixels
+from edgetam_label.crops import Crop
 from edgetam_label.errors import PromptError
 from edgetam_label.masks import Mask, clean_mask
 from edgetam_label.modeling import EdgeTAM, ImageFeatures
 from edgetam_label.modeling.fused import fuse
-from edgetam_label.preprocess import (
-    image_to_input,
-    input_to_picture,
-    logits_to_mask,
-    mask_to_input,
-    prompt_points,
-)
+from edgetam_label.preprocess import check_rgb, image_to_input, input_to_picture, mask_to_input
+from edgetam_label.prompt_decoding import Look, View, decode_prompt
 from edgetam_label.prompts import Prompt
 
 LOGIT_LIMIT = 32.0  # low-resolution logits are clamped to ± this before they are fed back
@@ -33,16 +28,23 @@ class ImageEmbedding:
     """An encoded image: features with the no-memory embedding added, and the image's own size.
 
     picture: (S, S, 3) uint8, what the network saw, where its masks are refined by it.
+    closer: pixels for close-ups, for a model that makes them.
     """
 
     features: ImageFeatures
     width: int
     height: int
     picture: NDArray[np.uint8] | None = None
+    closer: SeenCloser | None = None
+
+    @property
+    def view(self) -> View:
+        """All of the image, as prompts are decoded on it."""
+        return View(Crop.whole(self.width, self.height), self.features, self.picture)
 
     @property
     def num_bytes(self) -> int:
-        return self.features.num_bytes + (0 if self.picture is None else self.picture.nbytes)
+        return self.view.num_bytes + (0 if self.closer is None else self.closer.num_bytes)
 
 
 @dataclass(frozen=True)
@@ -82,16 +84,26 @@ class ImagePredictor:
 
     def __init__(self, model: EdgeTAM) -> None:
         self.model = fuse(model)
+        self._refines = model.config.refine_edges
 
     @torch.inference_mode()
     def embed(self, image: NDArray[np.uint8]) -> ImageEmbedding:
         """image: (H, W, 3) uint8 RGB. Raises MediaError on anything else."""
-        size = self.model.config.image_size
-        pixels = image_to_input(image, size, self.model.device)
-        features = self.model.encode_image(pixels)
+        check_rgb(image)
+        height, width = image.shape[:2]
+        view = self._see(image, Crop.whole(width, height))
+        closer = None
+        if self.model.config.close_ups:
+            closer = SeenCloser(enough_pixels(image, self.model.config.image_size))
+        return ImageEmbedding(view.features, width, height, view.picture, closer)
+
+    @torch.inference_mode()
+    def _see(self, pixels: NDArray[np.uint8], crop: Crop) -> View:
+        """The view of a crop, given the pixels within it."""
+        image = image_to_input(pixels, self.model.config.image_size, self.model.device)
+        features = self.model.encode_image(image)
         features = ImageFeatures(self.model.without_memory(features.top), features.high_res)
-        picture = input_to_picture(pixels) if self.model.config.refine_edges else None
-        return ImageEmbedding(features, image.shape[1], image.shape[0], picture)
+        return View(crop, features, input_to_picture(image) if self._refines else None)
 
     def predict(
         self,
@@ -142,64 +154,54 @@ class ImagePredictor:
         answers = []
         for i, prompt in enumerate(prompts):
             # one decoder call each: prompts of different lengths must not see each other's padding
-            output = self._decode(
-                embedding, prompt, None if low_res_logits is None else low_res_logits[i], multimask
-            )
-            low_res, drawn, iou, score = output
-            height, width = embedding.height, embedding.width
-            array = np.stack([logits_to_mask(one[None, None], height, width) for one in drawn[0]])
+            earlier = None if low_res_logits is None else low_res_logits[i]
+            look = self._look(embedding, prompt, earlier, multimask)
+            masks = look.masks()
             if max_hole_area or max_speck_area:
-                array = np.stack([clean_mask(m, max_hole_area, max_speck_area) for m in array])
+                masks = [clean_mask(m, max_hole_area, max_speck_area) for m in masks]
+            logits = look.logits_on(embedding.view.crop)
             answers.append(
                 MaskPrediction(
-                    array,
-                    iou[0].float().cpu().numpy(),
-                    low_res[0].float().clamp(-LOGIT_LIMIT, LOGIT_LIMIT).cpu().numpy(),
-                    float(score),
+                    np.stack(masks),
+                    look.output.iou[0].float().cpu().numpy(),
+                    logits[0].clamp(-LOGIT_LIMIT, LOGIT_LIMIT).cpu().numpy(),
+                    float(look.output.object_score),
                 )
             )
         return answers
 
-    def _decode(
+    def _look(
         self,
         embedding: ImageEmbedding,
         prompt: Prompt,
         low_res_logits: NDArray[np.float32] | None,
         multimask: bool | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits, the masks as they are drawn, predicted IoU, object score."""
-        model, size = self.model, self.model.config.image_size
+    ) -> Look:
         prompt.check_inside(embedding.width, embedding.height)
         mask_logits = None
         if low_res_logits is not None:
             mask_logits = self._check_logits(low_res_logits)
         elif prompt.mask is not None:
-            mask = mask_to_input(prompt.mask.decode(), model.config.low_res_size, model.device)
+            side = self.model.config.low_res_size
+            mask = mask_to_input(prompt.mask.decode(), side, self.model.device)
             mask_logits = mask * 20 - 10
-        given = prompt_points(
-            prompt.clicks, prompt.box, embedding.width, embedding.height, size, model.device
-        )
-        points, labels = given if given is not None else (None, None)
-        if multimask is None:
-            multimask = prompt.box is None and len(prompt.clicks) == 1 and mask_logits is None
-        output = model.decode_masks(
-            embedding.features.top,
-            embedding.features.high_res,
-            points,
-            labels,
-            mask_logits,
-            multimask=multimask,
-        )
-        low_res, picture = output.low_res_logits, embedding.picture
-        drawn = low_res if picture is None else refine_edges(low_res, picture)
-        if model.config.clicked_parts and prompt.clicks and prompt.box is None:
-            kept = keep_clicked_parts(
-                low_res, drawn, prompt.clicks, embedding.width, embedding.height, mask_logits
-            )
-            if kept is not low_res:
-                low_res = kept
-                drawn = kept if picture is None else refine_edges(kept, picture)
-        return low_res, drawn, output.iou, output.object_score
+        ambiguous = prompt.box is None and len(prompt.clicks) == 1 and mask_logits is None
+        wanted = ambiguous if multimask is None else multimask
+        seen = embedding.closer
+        if seen is None or prompt.mask is not None or wanted != ambiguous:
+            return self._decode(embedding.view, prompt, mask_logits, wanted)
+        closer = CloserLook(embedding.view, seen, self._see, self._decode)
+        if mask_logits is None:
+            return closer.answer(prompt)
+        return closer.again(prompt, self._decode(embedding.view, prompt, mask_logits, wanted))
+
+    def _decode(
+        self, view: View, prompt: Prompt, mask_logits: Tensor | None, multimask: bool
+    ) -> Look:
+        return decode_prompt(
+            self.model, view, prompt, mask_logits,
+            multimask=multimask, clicked_parts=self.model.config.clicked_parts,
+        )  # fmt: skip
 
     def _check_logits(self, logits: NDArray[np.float32]) -> Tensor:
         side = self.model.config.low_res_size

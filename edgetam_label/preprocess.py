@@ -32,7 +32,7 @@ STD = (0.229, 0.224, 0.225)
 
 def image_to_input(image: NDArray[np.uint8], size: int, device: torch.device) -> Tensor:
     """A still image: antialiased bilinear resize in float. (H, W, 3) uint8 → (1, 3, size, size)."""
-    _check_rgb(image)
+    check_rgb(image)
     pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None]
     resized = F.interpolate(pixels.float() / 255, (size, size), mode="bilinear", antialias=True)
     return _normalise(resized)
@@ -44,7 +44,7 @@ def frame_to_input(frame: NDArray[np.uint8], size: int, device: torch.device) ->
     Upstream resizes video frames with Pillow and images with torch; the rounding to 8 bits in
     between is visible in the logits, so each way is kept.
     """
-    _check_rgb(frame)
+    check_rgb(frame)
     resized = Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC)
     # looked up rather than computed: this runs beside the network, whose threads torch would take
     pixels = cv2.LUT(np.asarray(resized), _normalised_bytes())
@@ -72,7 +72,8 @@ def _normalise(pixels: Tensor) -> Tensor:
     return (pixels - mean) / std
 
 
-def _check_rgb(image: NDArray[np.uint8]) -> None:
+def check_rgb(image: NDArray[np.uint8]) -> None:
+    """Raises MediaError unless the image is (H, W, 3) uint8."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise MediaError(
             f"An image must be RGB, shape (H, W, 3) of uint8; got shape {image.shape}, "
@@ -83,8 +84,8 @@ def _check_rgb(image: NDArray[np.uint8]) -> None:
 def prompt_points(
     clicks: Sequence[Click],
     box: Box | None,
-    width: int,
-    height: int,
+    width: float,
+    height: float,
     size: int,
     device: torch.device,
 ) -> tuple[Tensor, Tensor] | None:

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgetam_label.clicked_parts import keep_clicked_parts
+from edgetam_label.close_ups import CloserLook, SeenCloser, enough_pixels
+from edgetam_label.crops import Crop
 from edgetam_label.edges import refine_edges
 from edgetam_label.errors import PromptError, UsageError
 from edgetam_label.flow import FlowCarrier, Grey, grey_picture
-from edgetam_label.frame_features import EncodedFrame, FrameFeatures, Picture
+from edgetam_label.frame_features import FrameFeatures, Picture
 from edgetam_label.frames import Frames
-from edgetam_label.masks import Mask, small_components
+from edgetam_label.masks import RLE, Mask, small_components
 from edgetam_label.memory import DTYPES, FrameMemory, MemoryBank
 from edgetam_label.modeling import EdgeTAM, ImageFeatures, ObjectMask
 from edgetam_label.modeling.fused import fuse
@@ -30,8 +31,8 @@ from edgetam_label.preprocess import (
     input_to_picture,
     logits_to_mask,
     mask_to_input,
-    prompt_points,
 )
+from edgetam_label.prompt_decoding import Look, View, decode_prompt, drawn_look
 from edgetam_label.prompts import Prompt
 
 DIRECTIONS = ("forward", "backward")
@@ -52,6 +53,7 @@ class TrackerSettings:
     refine_edges: masks follow the edges of the picture; None takes the model config's.
     clicked_parts: an answer to clicks keeps only the parts that were clicked; None takes the model
         config's.
+    close_ups: an answer to a prompt comes from a crop around it; None takes the model config's.
     feature_cache_bytes: budget for encoded frames. spill_bytes: budget of the temporary file for
         memories outside the attention window, per object.
     """
@@ -64,6 +66,7 @@ class TrackerSettings:
     flow_prompt: bool | None = None
     refine_edges: bool | None = None
     clicked_parts: bool | None = None
+    close_ups: bool | None = None
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -102,6 +105,14 @@ class _Seen:
     picture: Picture | None
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """A mask on a prompted frame. result: what is remembered. shown: the mask at full size."""
+
+    result: ObjectMask
+    shown: RLE
+
+
 @dataclass
 class _Decoded:
     """A mask on a prompted frame, not yet encoded into memory."""
@@ -116,7 +127,7 @@ class _TrackedObject:
     prompts: dict[int, Prompt] = field(default_factory=dict)
     # logits that a frame had before its first prompt: a replaced prompt starts from them again
     base_logits: dict[int, Tensor | None] = field(default_factory=dict)
-    prompted: dict[int, ObjectMask] = field(default_factory=dict)
+    prompted: dict[int, _Answer] = field(default_factory=dict)
     unencoded: dict[int, _Decoded] = field(default_factory=dict)
     pending: dict[int, list[Prompt]] = field(default_factory=dict)
     stale: set[str] = field(default_factory=set)  # directions not tracked since the last prompt
@@ -153,6 +164,8 @@ class VideoTracker:
         self._refines = config.refine_edges if chosen.refine_edges is None else chosen.refine_edges
         parts = chosen.clicked_parts
         self._clicked_parts = config.clicked_parts if parts is None else parts
+        self._closer = config.close_ups if chosen.close_ups is None else chosen.close_ups
+        self._seen_closer: tuple[int, SeenCloser] | None = None  # of the frame prompted last
         self._objects: dict[int, _TrackedObject] = {}
         self._features = FrameFeatures(
             model, frames, self.settings.feature_cache_bytes, pictures=self._refines
@@ -316,7 +329,8 @@ class VideoTracker:
             if obj is None:
                 continue
             # a prompted frame's mask is the person's answer; tracking does not touch it
-            result = obj.prompted.get(frame_idx)
+            answer = obj.prompted.get(frame_idx)
+            result = None if answer is None else answer.result
             skipped = frame_idx % self.settings.every != 0 and frame_idx not in obj.pending
             if result is None and skipped and carrier is not None:
                 result = carrier.carried(obj_id)
@@ -364,7 +378,7 @@ class VideoTracker:
         obj.bank.add(self._remember(frame_idx, tokens, result), conditioning=False)
         for prompt in obj.pending.pop(frame_idx, ()):
             self._apply(obj, prompt, reverse=reverse)
-            result = obj.prompted[frame_idx]
+            result = obj.prompted[frame_idx].result
         return result
 
     def _attend(
@@ -389,26 +403,25 @@ class VideoTracker:
         correcting = base is not None
         previous = base
         if earlier is not None and _extends(prompt, earlier):
-            previous = obj.prompted[frame_idx].low_res_logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+            result = obj.prompted[frame_idx].result
+            previous = result.low_res_logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
         if prompt.mask is not None:
-            mask = mask_to_input(
-                prompt.mask.decode(), self.model.config.image_size, self.model.device
-            )
-            result = self.model.mask_as_output(features, mask)
+            answer = self._given(prompt.mask, features)
         else:
             self._encode_pending(obj, besides=frame_idx)
             if correcting:
                 top = self._attend_around(obj, frame_idx, features, reverse)
             else:
                 top = self.model.without_memory(features.top)
-            result = self._decode_prompt(prompt, top, encoded, previous)
-        result = self._fill_holes(result)
+            whole = Crop.whole(self.frames.width, self.frames.height)
+            view = View(whole, ImageFeatures(top, features.high_res), encoded.picture)
+            answer = self._answer(prompt, view, previous, correcting)
         conditioning = not correcting or self.settings.corrections_condition
         obj.prompts[frame_idx] = prompt
-        obj.prompted[frame_idx] = result
-        obj.unencoded[frame_idx] = _Decoded(result, conditioning)
+        obj.prompted[frame_idx] = answer
+        obj.unencoded[frame_idx] = _Decoded(answer.result, conditioning)
         obj.stale.update(DIRECTIONS)
-        return self._to_video(obj, prompt.obj_id, frame_idx, result, encoded.picture)
+        return self._to_video(obj, prompt.obj_id, frame_idx, answer.result, encoded.picture)
 
     def _attend_around(
         self, obj: _TrackedObject, frame_idx: int, features: ImageFeatures, reverse: bool
@@ -423,36 +436,64 @@ class VideoTracker:
             obj.bank.add(own, conditioning=True)
         return top
 
-    def _decode_prompt(
-        self, prompt: Prompt, top: Tensor, encoded: EncodedFrame, previous: Tensor | None
-    ) -> ObjectMask:
-        given = prompt_points(
-            prompt.clicks,
-            prompt.box,
-            self.frames.width,
-            self.frames.height,
-            self.model.config.image_size,
-            self.model.device,
-        )
-        assert given is not None  # Prompt forbids it
-        points, labels = given
-        output = self.model.decode_masks(
-            top,
-            encoded.features.high_res,
-            points,
-            labels,
-            previous,
-            multimask=points.shape[1] <= 1,
-        )
-        result = self.model.gate_by_presence(output)
-        if not self._clicked_parts or prompt.box is not None:
-            return result
-        logits, picture = result.low_res_logits, encoded.picture
-        drawn = logits if picture is None else refine_edges(logits, picture)
-        kept = keep_clicked_parts(
-            logits, drawn, prompt.clicks, self.frames.width, self.frames.height, previous
-        )
-        return replace(result, low_res_logits=kept)
+    def _given(self, mask: RLE, features: ImageFeatures) -> _Answer:
+        """A drawn mask is the answer."""
+        size, height, width = self.model.config.image_size, self.frames.height, self.frames.width
+        pixels = mask_to_input(mask.decode(), size, self.model.device)
+        result = self._fill_holes(self.model.mask_as_output(features, pixels))
+        if float(result.object_score) <= 0:
+            return _Answer(result, RLE.empty(height, width))
+        shown = logits_to_mask(result.low_res_logits, height, width, exactly=True)
+        return _Answer(result, RLE.encode(shown))
+
+    def _answer(
+        self, prompt: Prompt, view: View, previous: Tensor | None, correcting: bool
+    ) -> _Answer:
+        """What clicks and a box are answered with. view: the frame, with memory if it has any."""
+        closer = self._closer_look(prompt.frame_idx, view) if self._closer else None
+        if closer is not None and not correcting:
+            look = closer.answer(prompt)
+        else:
+            points = len(prompt.clicks) + 2 * (prompt.box is not None)
+            look = self._decode(view, prompt, previous, points <= 1)
+            if closer is not None:
+                look = closer.again(prompt, look)
+        look = self._without_holes(look.best(), view if closer is None else closer.view(look.crop))
+        on_frame = replace(look.output, low_res_logits=look.logits_on(view.crop))
+        result = self.model.gate_by_presence(on_frame)
+        if float(result.object_score) <= 0:
+            return _Answer(result, RLE.empty(self.frames.height, self.frames.width))
+        return _Answer(result, RLE.encode(look.masks()[0]))
+
+    def _decode(
+        self, view: View, prompt: Prompt, mask_logits: Tensor | None, multimask: bool
+    ) -> Look:
+        return decode_prompt(
+            self.model, view, prompt, mask_logits,
+            multimask=multimask, clicked_parts=self._clicked_parts,
+        )  # fmt: skip
+
+    def _closer_look(self, frame_idx: int, whole: View) -> CloserLook:
+        if self._seen_closer is None or self._seen_closer[0] != frame_idx:
+            pixels = enough_pixels(self.frames[frame_idx], self.model.config.image_size)
+            self._seen_closer = frame_idx, SeenCloser(pixels)
+        return CloserLook(whole, self._seen_closer[1], self._see, self._decode)
+
+    def _see(self, pixels: Picture, crop: Crop) -> View:
+        """The view of a crop, without memory, given the pixels within it."""
+        image = frame_to_input(pixels, self.model.config.image_size, self.model.device)
+        features = self.model.encode_image(image)
+        features = ImageFeatures(self.model.without_memory(features.top), features.high_res)
+        return View(crop, features, input_to_picture(image) if self._refines else None)
+
+    def _without_holes(self, look: Look, view: View) -> Look:
+        if float(look.output.object_score) <= 0:
+            return look
+        logits = look.output.low_res_logits
+        filled = self._filled(logits)
+        if filled is logits:
+            return look
+        return drawn_look(look.crop, replace(look.output, low_res_logits=filled), view.picture)
 
     @torch.inference_mode()
     def _encode_pending(self, obj: _TrackedObject, besides: int | None = None) -> None:
@@ -475,17 +516,20 @@ class VideoTracker:
         )
 
     def _fill_holes(self, result: ObjectMask) -> ObjectMask:
-        if self._fill_hole_area <= 0 or float(result.object_score) <= 0:
+        if float(result.object_score) <= 0:
             return result
-        logits = result.low_res_logits
+        return replace(result, low_res_logits=self._filled(result.low_res_logits))
+
+    def _filled(self, logits: Tensor) -> Tensor:
+        """Logits (1, 1, h, w) without small holes; the same tensor where there are none."""
+        if self._fill_hole_area <= 0:
+            return logits
         background = (logits[0, 0] <= 0).cpu().numpy()
         holes = small_components(background, self._fill_hole_area)
         if not holes.any():
-            return result
-        filled = logits.masked_fill(
-            torch.from_numpy(holes).to(logits.device)[None, None], FILLED_HOLE_LOGIT
-        )
-        return ObjectMask(filled, result.iou, result.object_score, result.pointer)
+            return logits
+        here = torch.from_numpy(holes).to(logits.device)[None, None]
+        return logits.masked_fill(here, FILLED_HOLE_LOGIT)
 
     @torch.inference_mode()
     def _to_video(
@@ -498,14 +542,15 @@ class VideoTracker:
     ) -> TrackedFrame:
         score = float(result.object_score)
         height, width = self.frames.height, self.frames.width
-        if score <= 0:
+        answer = obj.prompted.get(frame_idx)
+        if answer is not None:
+            mask = answer.shown.decode()
+        elif score <= 0:
             mask = np.zeros((height, width), dtype=bool)
         else:
-            drawn = obj.prompts[frame_idx].mask if frame_idx in obj.prompts else None
             logits = result.low_res_logits
-            if picture is not None and drawn is None:
-                logits = refine_edges(logits, picture)
-            mask = logits_to_mask(logits, height, width, exactly=drawn is not None)
+            drawn = logits if picture is None else refine_edges(logits, picture)
+            mask = logits_to_mask(drawn, height, width)
         return TrackedFrame(
             frame_idx, obj_id, mask, score, score <= 0, frame_idx in obj.prompts,
             result.low_res_logits,

@@ -34,7 +34,7 @@ Measure = Callable[[NDArray[np.uint8], list[Mask]], list[ClickIou]]
 
 def clicks_of_model(model: EdgeTAM) -> Measure:
     """First click at the deepest point, each further one at the deepest point of the error."""
-    predictor = ImagePredictor(model)
+    predictor, closer = ImagePredictor(model), model.config.close_ups
 
     def measure(image: NDArray[np.uint8], masks: list[Mask]) -> list[ClickIou]:
         embedding = predictor.embed(image)
@@ -47,11 +47,10 @@ def clicks_of_model(model: EdgeTAM) -> Measure:
                 found = corrective_click(answer.best, truth)
                 if found is not None:
                     clicks = (*clicks, Click(found[0], found[1], found[2] == POSITIVE))
-                    answer = predictor.predict(
-                        embedding,
-                        Prompt(1, clicks=clicks),
-                        low_res_logits=answer.low_res_logits[answer.best_index],
-                    )
+                    # a model with close-ups goes on from its own last answer
+                    earlier = None if closer else answer.low_res_logits[answer.best_index]
+                    prompt = Prompt(1, clicks=clicks)
+                    answer = predictor.predict(embedding, prompt, low_res_logits=earlier)
                 ious.append(region_similarity(answer.best, truth))
             box = predictor.predict(embedding, Prompt(1, box=true_box(truth)))
             results.append(ClickIou(tuple(ious), region_similarity(box.best, truth)))

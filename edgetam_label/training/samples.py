@@ -42,7 +42,8 @@ class SampleSpec:
 
     size: side in pixels of the square, stretched training image. num_frames: length of the clip.
     num_objects: prompts per image. click_share: first prompts that are clicks; the rest are boxes.
-    part_share: samples whose objects are parts of things.
+    part_share: samples whose objects are parts of things. closest: smallest side of a crop, as a
+    share of the picture's.
     reuse: how often a scene is shown. window: how many scenes are in play at once.
     """
 
@@ -51,6 +52,7 @@ class SampleSpec:
     num_objects: int = 3
     click_share: float = 0.6
     part_share: float = 0.15
+    closest: float = 0.57
     reuse: int = 3
     window: int = 192
 
@@ -88,13 +90,15 @@ class Batch:
         )
 
 
-def random_window(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """A crop (x0, y0, x1, y1) of 45-100 % of the sides; its aspect is stretched to a square later.
+def random_window(
+    height: int, width: int, closest: float, rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """A crop (x0, y0, x1, y1) whose sides are `closest` to 1 of the picture's, more often large.
 
-    Stretching matters: the model sees a 16:9 video squeezed to a square.
+    Its aspect is stretched to a square later. Stretching matters: the model sees a 16:9 video
+    squeezed to a square.
     """
-    w = int(width * rng.uniform(0.45, 1.0) ** 0.7)
-    h = int(height * rng.uniform(0.45, 1.0) ** 0.7)
+    w, h = (int(side * rng.uniform(closest**1.4, 1.0) ** (1 / 1.4)) for side in (width, height))
     x0, y0 = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
     return x0, y0, x0 + w, y0 + h
 
@@ -155,7 +159,7 @@ def make_sample(clip: Clip, spec: SampleSpec, rng: np.random.Generator) -> Sampl
     part = clip.parts is not None and rng.random() < spec.part_share
     label_maps = clip.parts if part and clip.parts is not None else clip.ids
     frames, ids = clip.frames[picked], label_maps[picked]
-    x0, y0, x1, y1 = random_window(ids.shape[1], ids.shape[2], rng)
+    x0, y0, x1, y1 = random_window(ids.shape[1], ids.shape[2], spec.closest, rng)
     frames, ids = frames[:, y0:y1, x0:x1], ids[:, y0:y1, x0:x1]
     if rng.random() < 0.5:
         frames, ids = frames[:, :, ::-1], ids[:, :, ::-1]

@@ -328,7 +328,8 @@ class _StageBatches:
 
 
 def still_spec(size: int, part_share: float) -> SampleSpec:
-    return SampleSpec(size, part_share=part_share)
+    # close-ups: small objects are looked at through windows like these
+    return SampleSpec(size, part_share=part_share, closest=0.32)
 
 
 def clip_spec(size: int, frames: int, objects: int) -> SampleSpec:

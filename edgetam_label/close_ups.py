@@ -1,0 +1,178 @@
+"""Close-ups: small things are looked at again through a crop around the first answer.
+
+A network of 320 px sees something of 2 % of a frame in a handful of its cells. For models whose
+config says `close_ups`, an answer to a prompt comes from a crop around it: half the frame or less,
+seen with all of the network's pixels. Clicks that follow go on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgetam_label.byte_cache import ByteCache
+from edgetam_label.crops import Crop
+from edgetam_label.prompt_decoding import Look, View
+from edgetam_label.prompts import Box, Click, Prompt
+
+# Chosen by measurement, docs/training.md: a crop is as many times as long as what is in it, and at
+# least this share of the frame's side.
+MARGIN = 2.0
+CLOSEST = 0.4
+# A crop of nearly everything shows nothing better than the frame.
+FARTHEST = 0.8
+CUT_CELLS = 4  # cells of an answer on an edge of its crop, beyond which it goes on outside
+
+Decode = Callable[[View, Prompt, Tensor | None, bool], Look]
+See = Callable[[NDArray[np.uint8], Crop], View]
+
+
+@dataclass(frozen=True)
+class SeenCloser:
+    """A frame's pixels, and the close-ups and answers so far: clicks come one after the other.
+
+    pixels: (h, w, 3) uint8 RGB, as `enough_pixels` keeps them. What the caches hold can be made
+    again from the frame; they may be emptied at any time.
+    """
+
+    pixels: NDArray[np.uint8]
+    views: ByteCache[Crop, View] = field(default_factory=lambda: ByteCache(3 * 2**20))
+    looks: ByteCache[tuple[Box | None, tuple[Click, ...]], Look] = field(
+        default_factory=lambda: ByteCache(3 * 2**20)
+    )
+
+    @property
+    def num_bytes(self) -> int:
+        """With room for what is to come."""
+        return self.pixels.nbytes + self.views.max_bytes + self.looks.max_bytes
+
+
+def enough_pixels(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """A picture no larger than the closest close-up of a network of `size` pixels needs."""
+    limit = round(size / CLOSEST)
+    height, width = image.shape[:2]
+    small = (min(width, limit), min(height, limit))
+    if small == (width, height):
+        return image
+    return np.asarray(cv2.resize(image, small, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def crop_around(
+    bounds: tuple[float, float, float, float], frame: Crop, pixels: NDArray[np.uint8]
+) -> Crop | None:
+    """Where to look at what lies within `bounds`; None if that would be nearly all of `frame`."""
+    rows, columns = pixels.shape[:2]
+    x0, x1 = _span(bounds[0] / frame.width, bounds[2] / frame.width, columns)
+    y0, y1 = _span(bounds[1] / frame.height, bounds[3] / frame.height, rows)
+    if x1 - x0 >= FARTHEST * columns and y1 - y0 >= FARTHEST * rows:
+        return None
+    across, down = frame.width / columns, frame.height / rows
+    return replace(frame, x0=x0 * across, y0=y0 * down, x1=x1 * across, y1=y1 * down)
+
+
+def _span(low: float, high: float, count: int) -> tuple[int, int]:
+    """Pixels of `count` around low..high, which are shares of the side."""
+    length = min(count, max(1, round(count * max(CLOSEST, MARGIN * (high - low)))))
+    first = round((low + high) / 2 * count - length / 2)
+    first = min(max(first, 0), count - length)
+    return first, first + length
+
+
+class CloserLook:
+    """Answers prompts on one frame; the state is the caller's `SeenCloser`."""
+
+    def __init__(self, whole: View, seen: SeenCloser, see: See, decode: Decode) -> None:
+        """whole: the frame, without memory. see: the view of a crop, from its pixels."""
+        self.whole, self.seen, self._see, self._decode = whole, seen, see, decode
+
+    def answer(self, prompt: Prompt) -> Look:
+        """A box or a click, then every further click as a correction of the answer before it.
+
+        The same prompt has the same answer, whether its clicks come at once or one by one.
+        """
+        first = 0 if prompt.box is not None else 1
+        done, look = self._known(prompt, first)
+        for count in range(done, len(prompt.clicks) + 1):
+            clicks = prompt.clicks[:count]
+            step = replace(prompt, clicks=clicks)
+            look = self._first(step) if look is None else self._next(step, look)
+            kept = look
+            self.seen.looks.get_or_make((prompt.box, clicks), lambda kept=kept: kept)  # type: ignore[misc]
+        assert look is not None  # Prompt forbids neither click nor box
+        return look
+
+    def again(self, prompt: Prompt, first: Look) -> Look:
+        """A close-up of an answer on the whole frame, which it starts from."""
+        crop = self._crop(prompt, first)
+        if crop is None:
+            return first
+        return self._decode(self.view(crop), prompt, first.best_logits_on(crop), False)
+
+    def _known(self, prompt: Prompt, first: int) -> tuple[int, Look | None]:
+        for count in range(len(prompt.clicks), first - 1, -1):
+            look = self.seen.looks.get((prompt.box, prompt.clicks[:count]))
+            if look is not None:
+                return count + 1, look
+        return first, None
+
+    def _first(self, prompt: Prompt) -> Look:
+        ambiguous = prompt.box is None
+        look = self._decode(self.whole, prompt, None, ambiguous)
+        crop = self._crop(prompt, look)
+        if crop is None:
+            return look
+        closer = self._decode(self.view(crop), prompt, None, ambiguous)
+        if not self._is_cut(closer):
+            return closer
+        # larger than it had seemed
+        crop = self._crop(prompt, closer)
+        if crop is None:
+            return look
+        return self._decode(self.view(crop), prompt, None, ambiguous)
+
+    def _next(self, prompt: Prompt, before: Look) -> Look:
+        crop = before.crop
+        if not crop.is_whole and (not crop.holds(prompt.clicks[-1]) or self._is_cut(before)):
+            crop = self._crop(prompt, before) or self.whole.crop
+        return self._decode(self.view(crop), prompt, before.best_logits_on(crop), False)
+
+    def _crop(self, prompt: Prompt, look: Look) -> Crop | None:
+        """A crop that holds a prompt and its answer; None: there is nothing, or it is large."""
+        xs = [c.x for c in prompt.clicks if c.positive]
+        ys = [c.y for c in prompt.clicks if c.positive]
+        if prompt.box is not None:  # says where all of the thing is
+            xs += [prompt.box.x0, prompt.box.x1]
+            ys += [prompt.box.y0, prompt.box.y1]
+        elif (found := look.bounds()) is not None:
+            xs += [found[0], found[2]]
+            ys += [found[1], found[3]]
+        if not xs:
+            return None
+        bounds = (min(xs), min(ys), max(xs), max(ys))
+        return crop_around(bounds, self.whole.crop, self.seen.pixels)
+
+    def view(self, crop: Crop) -> View:
+        """The frame's own or that of a close-up, encoded if it has to be."""
+        if crop.is_whole:
+            return self.whole
+        return self.seen.views.get_or_make(
+            crop, lambda: self._see(crop.cut(self.seen.pixels), crop)
+        )[0]
+
+    def _is_cut(self, look: Look) -> bool:
+        """Whether the best candidate runs out of its crop into the frame."""
+        crop, frame = look.crop, self.whole.crop
+        shown = look.drawn[0, look.best_index] > 0
+        cells = look.drawn.shape[-1] * CUT_CELLS // 320 + 1
+        edges = (
+            (crop.x0 > 0, shown[:, 0]),
+            (crop.y0 > 0, shown[0]),
+            (crop.x1 < frame.x1, shown[:, -1]),
+            (crop.y1 < frame.y1, shown[-1]),
+        )
+        return any(inner and int(edge.sum()) > cells for inner, edge in edges)

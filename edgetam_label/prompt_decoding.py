@@ -1,0 +1,136 @@
+"""One prompt, one view of a frame, one answer: the decoding that images and tracks share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgetam_label.clicked_parts import keep_clicked_parts
+from edgetam_label.crops import Crop, move_logits
+from edgetam_label.edges import refine_edges
+from edgetam_label.masks import Mask, mask_to_box
+from edgetam_label.modeling import EdgeTAM, ImageFeatures
+from edgetam_label.modeling.mask_decoder import DecoderOutput
+from edgetam_label.preprocess import prompt_points
+from edgetam_label.prompts import Prompt
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class View:
+    """A crop of a frame as the network sees it.
+
+    features: ready for the decoder: with memory, or with the embedding that says there is none.
+    picture: (S, S, 3) uint8, stretched, where masks are refined by it.
+    """
+
+    crop: Crop
+    features: ImageFeatures
+    picture: Picture | None
+
+    @property
+    def num_bytes(self) -> int:
+        return self.features.num_bytes + (0 if self.picture is None else self.picture.nbytes)
+
+
+@dataclass(frozen=True)
+class Look:
+    """An answer to a prompt, on the crop where it was asked for.
+
+    output: M candidates. drawn: (1, M, h, w), positive where they are shown, which is where their
+    logits are, or at the edges of the picture near there.
+    """
+
+    crop: Crop
+    output: DecoderOutput
+    drawn: Tensor
+
+    @property
+    def num_bytes(self) -> int:
+        tensors = (self.drawn, self.output.low_res_logits, self.output.tokens)
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+    @property
+    def best_index(self) -> int:
+        return int(self.output.iou[0].argmax())
+
+    def best(self) -> Look:
+        """The candidate of the highest predicted IoU alone."""
+        index = self.best_index
+        return Look(self.crop, self.output.best(), self.drawn[:, index : index + 1])
+
+    def masks(self) -> list[Mask]:
+        """Every candidate, at the frame's size."""
+        return [self.crop.mask(one[None, None]) for one in self.drawn[0]]
+
+    def logits_on(self, crop: Crop) -> Tensor:
+        """Logits of all candidates on another crop, (1, M, S/4, S/4)."""
+        return move_logits(self.output.low_res_logits.float(), self.crop, crop)
+
+    def best_logits_on(self, crop: Crop) -> Tensor:
+        """Logits of the best candidate, (1, 1, S/4, S/4)."""
+        best = self.best_index
+        return self.logits_on(crop)[:, best : best + 1]
+
+    def bounds(self) -> tuple[float, float, float, float] | None:
+        """Box of the best candidate in pixels of the frame, None where there is nothing."""
+        shown = (self.drawn[0, self.best_index] > 0).cpu().numpy()
+        box = mask_to_box(shown)
+        if box is None:
+            return None
+        rows, columns = shown.shape
+        across, down = self.crop.width / columns, self.crop.height / rows
+        return (
+            self.crop.x0 + box[0] * across,
+            self.crop.y0 + box[1] * down,
+            self.crop.x0 + box[2] * across,
+            self.crop.y0 + box[3] * down,
+        )
+
+
+def decode_prompt(
+    model: EdgeTAM,
+    view: View,
+    prompt: Prompt,
+    mask_logits: Tensor | None,
+    *,
+    multimask: bool,
+    clicked_parts: bool,
+) -> Look:
+    """Ask for a prompt's masks. mask_logits: (1, 1, S/4, S/4) on the view's crop, to start from.
+
+    clicked_parts: drop parts of an answer to clicks that nobody clicked.
+    """
+    crop = view.crop
+    clicks = crop.clicks(prompt.clicks)
+    given = prompt_points(
+        clicks, crop.box(prompt.box), crop.width, crop.height,
+        model.config.image_size, model.device,
+    )  # fmt: skip
+    points, labels = given if given is not None else (None, None)
+    output = model.decode_masks(
+        view.features.top,
+        view.features.high_res,
+        points,
+        labels,
+        mask_logits,
+        multimask=multimask,
+    )
+    look = drawn_look(crop, output, view.picture)
+    if not clicked_parts or not clicks or prompt.box is not None:
+        return look
+    logits = output.low_res_logits
+    kept = keep_clicked_parts(logits, look.drawn, clicks, crop.width, crop.height, mask_logits)
+    if kept is logits:
+        return look
+    return drawn_look(crop, replace(output, low_res_logits=kept), view.picture)
+
+
+def drawn_look(crop: Crop, output: DecoderOutput, picture: Picture | None) -> Look:
+    """An answer drawn to the edges of the picture, if there is one."""
+    logits = output.low_res_logits
+    return Look(crop, output, logits if picture is None else refine_edges(logits, picture))
