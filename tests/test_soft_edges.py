@@ -15,7 +15,7 @@ from edgetam_label.edges import refine_edges
 from edgetam_label.modeling.mask_decoder import DecoderOutput
 from edgetam_label.training.initialisation import new_model
 from edgetam_label.training.losses import LossWeights, mask_loss
-from edgetam_label.training.soft_edges import Windows, soft_edges, window_mean
+from edgetam_label.training.soft_edges import DrawnWindows, soft_edges, window_mean
 from edgetam_label.training.still_step import windows_of
 
 SIDE = 192
@@ -35,14 +35,25 @@ def logits(count: int) -> torch.Tensor:
     return F.interpolate(coarse, (SIDE // 4, SIDE // 4), mode="bicubic")
 
 
-def windows(shown: torch.Tensor) -> Windows:
-    return Windows.of(F.avg_pool2d(shown.permute(0, 3, 1, 2).float(), 2), SIDE // 4)
+def windows(shown: torch.Tensor) -> DrawnWindows:
+    return DrawnWindows.of(F.avg_pool2d(shown.permute(0, 3, 1, 2).float(), 2), SIDE // 4)
 
 
 def test_means_are_those_of_a_box_filter() -> None:
-    plane = torch.rand(2, 20, 30)
-    theirs = cv2.boxFilter(plane[1].numpy(), -1, (7, 7), borderType=cv2.BORDER_REFLECT_101)
-    assert np.allclose(window_mean(plane, 3)[1].numpy(), theirs, atol=1e-5)
+    planes = torch.rand(2, 3, 20, 30)
+    means = window_mean(planes, 3)
+    theirs = cv2.boxFilter(planes[1, 2].numpy(), -1, (7, 7))
+    assert np.allclose(means[1, 2, 3:-3, 3:-3].numpy(), theirs[3:-3, 3:-3], atol=1e-6)
+    pooled = F.avg_pool2d(planes, 7, 1, 3, count_include_pad=False)  # what a GPU does
+    assert torch.allclose(means, pooled, atol=1e-6)
+    few = torch.rand(1, 1, 5, 4)  # windows larger than the picture
+    pooled = F.avg_pool2d(F.pad(few, (3, 3, 3, 3)), 7, 1) * 49 / 20
+    assert torch.allclose(window_mean(few, 3)[..., 2, 2], pooled[..., 2, 2], atol=1e-5)
+
+
+def test_gradients_of_means() -> None:
+    planes = torch.rand(2, 9, 11, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda p: window_mean(p, 3), (planes,))
 
 
 @pytest.mark.parametrize("grey", [False, True])
@@ -50,7 +61,7 @@ def test_masks_are_those_that_are_shown(grey: bool) -> None:
     shown, masks = pictures(1, grey=grey), logits(3)
     expected = refine_edges(masks, shown[0].numpy())
     large = F.interpolate(masks.clamp(-16, 16), (SIDE // 2,) * 2, mode="bilinear")
-    ours = soft_edges(large, windows(shown)) > 0
+    ours = soft_edges(large, windows(shown).fine) > 0
     theirs = F.avg_pool2d(expected, 2) > 0
     wrong = (ours != theirs).float().mean()
     assert wrong < 0.01 and wrong < ((large > 0) != theirs).float().mean() / 3
@@ -58,7 +69,7 @@ def test_masks_are_those_that_are_shown(grey: bool) -> None:
 
 def test_a_mask_learns_through_the_filter() -> None:
     shown, masks = pictures(2), torch.zeros(2, 1, SIDE // 2, SIDE // 2, requires_grad=True)
-    soft_edges(masks, windows(shown)).sum().backward()
+    soft_edges(masks, windows(shown).fine).sum().backward()
     assert masks.grad is not None and torch.isfinite(masks.grad).all()
     assert (masks.grad != 0).float().mean() > 0.9
 
@@ -66,8 +77,8 @@ def test_a_mask_learns_through_the_filter() -> None:
 def test_quality_is_that_of_the_drawn_mask() -> None:
     shown, masks = pictures(1), logits(4)
     seen = windows(shown)
-    large = F.interpolate(masks, (SIDE // 2,) * 2, mode="bilinear", align_corners=False)
-    truth = (soft_edges(large[:, 1:2], seen) > 0).float()[:, 0]
+    coarse = (soft_edges(masks[:, 1:2], seen.coarse) > 0).float()
+    truth = F.interpolate(coarse, scale_factor=2, mode="nearest")[:, 0]
     answer = DecoderOutput(
         masks, torch.tensor([[0.1, 0.9, 0.2, 0.3]]), torch.zeros(1, 4, 8), torch.ones(1, 1)
     )

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgetam_label.modeling.mask_decoder import DecoderOutput
-from edgetam_label.training.soft_edges import Windows, soft_edges
+from edgetam_label.training.soft_edges import DrawnWindows, soft_edges
 
 
 @dataclass(frozen=True)
@@ -87,15 +87,15 @@ def mask_loss(
     eligible: Tensor,
     target: Tensor,
     weights: LossWeights,
-    windows: Windows | None = None,
+    windows: DrawnWindows | None = None,
 ) -> MaskLoss:
     """Loss of N prompts with M masks each.
 
-    output: masks (N, M, h, w) of any resolution, upsampled bilinearly to the target's. eligible:
-    (N, M) bool, the masks that may answer each prompt: the three of an ambiguous one, else the
-    single one. target: (N, H, W) in [0, 1]; an empty one means that the object is absent: only
-    the presence term learns from it, as in SAM 2. windows: N pictures of the targets' size, for a
-    model whose masks are drawn to edges; IoU is then that of the drawn masks.
+    output: masks (N, M, h, w). eligible: (N, M) bool, the masks that may answer each prompt: the
+    three of an ambiguous one, else the single one. target: (N, H, W) in [0, 1], averaged to the
+    masks' grid where it is finer; an empty one means that the object is absent: only the presence
+    term learns from it, as in SAM 2. windows: of N pictures, for a model whose masks are drawn to
+    edges; the winner is also compared as it is drawn, and IoU is that of drawn masks.
     """
     present = (target.amax(dim=(-2, -1)) > 0.5).float()
     shape, iou_loss = target.new_zeros(len(target)), target.new_zeros(len(target))
@@ -119,14 +119,14 @@ def _compare(
     pattern: Tensor,
     target: Tensor,
     weights: LossWeights,
-    windows: Windows | None,
+    windows: DrawnWindows | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mask loss, IoU loss, best and chosen IoU of prompts `rows` whose masks `pattern` count."""
     logits = output.low_res_logits[rows][:, pattern].float()
     predicted_iou = output.iou[rows][:, pattern].float()
-    if logits.shape[-2:] != target.shape[-2:]:
-        logits = F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=False)
-    expected = target[rows][:, None].expand_as(logits)
+    fine = target[rows][:, None]
+    grid = (logits.shape[-2], logits.shape[-1])
+    expected = F.adaptive_avg_pool2d(fine, grid).expand_as(logits)
     per_mask = _per_mask(logits, expected, weights)
     shape, best = per_mask.min(dim=1)
     if logits.shape[1] > 1:
@@ -135,10 +135,11 @@ def _compare(
     if windows is not None:
         here = windows[rows]
         winner = logits.gather(1, best[:, None, None, None].expand(-1, 1, *logits.shape[-2:]))
-        refined = _per_mask(soft_edges(winner, here), expected[:, :1], weights)[:, 0]
+        winner = F.interpolate(winner, fine.shape[-2:], mode="bilinear", align_corners=False)
+        refined = _per_mask(soft_edges(winner, here.fine), fine, weights)[:, 0]
         shape = shape * (1 - weights.edges) + refined * weights.edges
         with torch.no_grad():
-            drawn = soft_edges(logits, here)
+            drawn = soft_edges(logits, here.coarse)
     with torch.no_grad():
         actual = true_iou(drawn, expected)
         chosen = actual.gather(1, predicted_iou.argmax(dim=1, keepdim=True))

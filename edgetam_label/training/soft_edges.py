@@ -7,9 +7,11 @@ that are seen. Same equations, for batches, at the size of the training targets.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from typing import Any
 
+import cv2
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from edgetam_label.edges import (
@@ -25,30 +27,51 @@ from edgetam_label.edges import (
 STEEPNESS = 8.0
 
 
-@cache
-def window_matrix(side: int, radius: int) -> Tensor:
-    """(side, side): row i averages 2 radius + 1 neighbours of pixel i, reflected at both ends.
-
-    The border pixel itself is not repeated, as it is by OpenCV's filter: a difference of no weight.
-    """
-    pixels = torch.arange(-radius, side + radius).abs()
-    pixels = torch.where(pixels >= side, 2 * (side - 1) - pixels, pixels)
-    around = pixels.unfold(0, 2 * radius + 1, 1)
-    counts = torch.zeros(side, side, dtype=torch.float64)
-    counts.scatter_add_(1, around, torch.ones_like(around, dtype=torch.float64))
-    return counts / (2 * radius + 1)
-
-
 def window_mean(planes: Tensor, radius: int) -> Tensor:
-    """Means over (2 radius + 1)² windows, borders reflected: (..., H, W) → (..., H, W).
+    """Means over windows of (2 radius + 1)², of their part inside: (..., H, W) → (..., H, W).
 
-    Two matrix products: many more sums than running ones, and yet several times faster to train.
+    OpenCV's filter reflects the border where this leaves it out: a difference of no weight.
     """
-    height, width = planes.shape[-2:]
-    with torch.autocast(planes.device.type, enabled=False):
-        rows = window_matrix(height, radius).to(planes)
-        columns = window_matrix(width, radius).to(planes)
-        return rows @ planes @ columns.T
+    if planes.device.type == "cpu":
+        mean: Tensor = _WindowMean.apply(planes, radius)  # type: ignore[no-untyped-call]
+        return mean
+    flat = planes.flatten(0, -3)[:, None]
+    pooled = F.avg_pool2d(flat, 2 * radius + 1, 1, radius, count_include_pad=False)
+    return pooled.view_as(planes)
+
+
+class _WindowMean(torch.autograd.Function):
+    """On a CPU with running sums, by OpenCV: forty times as fast as average pooling."""
+
+    @staticmethod
+    def forward(ctx: Any, planes: Tensor, radius: int) -> Tensor:
+        ctx.radius = radius
+        return _window_sum(planes, radius) / _inside(planes, radius)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        # the matrix of the sums is symmetric
+        return _window_sum(grad / _inside(grad, ctx.radius), ctx.radius), None
+
+
+def _window_sum(planes: Tensor, radius: int) -> Tensor:
+    flat = planes.detach().contiguous().flatten(0, -3)
+    out = torch.empty_like(flat)
+    side = (2 * radius + 1, 2 * radius + 1)
+    for plane, sums in zip(flat.numpy(), out.numpy(), strict=True):
+        cv2.boxFilter(plane, -1, side, sums, normalize=False, borderType=cv2.BORDER_CONSTANT)
+    return out.view_as(planes)
+
+
+def _inside(planes: Tensor, radius: int) -> Tensor:
+    """(H, W): how many pixels of the window around each one lie inside."""
+    rows, columns = (
+        torch.arange(side).add_(radius).clamp_(max=side - 1)
+        - torch.arange(side).sub_(radius).clamp_(min=0)
+        + 1
+        for side in planes.shape[-2:]
+    )
+    return (rows[:, None] * columns).to(planes)
 
 
 @dataclass(frozen=True)
@@ -82,6 +105,27 @@ class Windows:
 
     def __getitem__(self, rows: Tensor) -> Windows:
         return Windows(self.colours[rows], self.means[rows], self.inverse[rows], self.radius)
+
+
+@dataclass(frozen=True)
+class DrawnWindows:
+    """Windows of N pictures for two looks at a mask.
+
+    fine: at the size of the targets, for the mask that is learned from. coarse: on the grid of the
+    logits, where three candidates are told apart at a quarter of the cost.
+    """
+
+    fine: Windows
+    coarse: Windows
+
+    @classmethod
+    def of(cls, pictures: Tensor, cells: int) -> DrawnWindows:
+        """pictures: (N, 3, H, W) in 0..255, of the targets' size. cells: of the logits' grid."""
+        coarse = F.adaptive_avg_pool2d(pictures, (cells, cells))
+        return cls(Windows.of(pictures, cells), Windows.of(coarse, cells))
+
+    def __getitem__(self, rows: Tensor) -> DrawnWindows:
+        return DrawnWindows(self.fine[rows], self.coarse[rows])
 
 
 def soft_edges(logits: Tensor, windows: Windows) -> Tensor:

@@ -15,7 +15,7 @@ from edgetam_label.modeling.mask_decoder import NUM_MULTIMASKS, DecoderOutput
 from edgetam_label.training.losses import LossWeights, mask_loss
 from edgetam_label.training.prompt_sampling import PADDING, corrective_click
 from edgetam_label.training.samples import TARGET_STRIDE, Batch
-from edgetam_label.training.soft_edges import Windows
+from edgetam_label.training.soft_edges import DrawnWindows
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -47,12 +47,12 @@ def normalise(frames: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
 
-def windows_of(model: EdgeTAM, frames: Tensor) -> Windows | None:
+def windows_of(model: EdgeTAM, frames: Tensor) -> DrawnWindows | None:
     """Of (N, 3, S, S) uint8 frames, for a model whose masks are drawn to their edges."""
     if not model.config.refine_edges:
         return None
     cells = frames.shape[-1] // 4
-    return Windows.of(F.avg_pool2d(frames.float(), TARGET_STRIDE), cells)
+    return DrawnWindows.of(F.avg_pool2d(frames.float(), TARGET_STRIDE), cells)
 
 
 def decode_all(
