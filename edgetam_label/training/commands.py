@@ -30,6 +30,13 @@ if TYPE_CHECKING:
     help="DAVIS, YouTube-VOS or COCO folder to mix with the synthetic clips; may be repeated.",
 )
 @click.option(
+    "--cutouts",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of PNG pictures with a transparent background, from which things in the synthetic "
+    "scenes are made; may be repeated.",
+)
+@click.option(
     "--init",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Start from the weights of this checkpoint, for example the shipped one.",
@@ -74,6 +81,7 @@ def train(
     config: str,
     out: Path,
     data: tuple[Path, ...],
+    cutouts: tuple[Path, ...],
     init: Path | None,
     resume: Path | None,
     still_minutes: float,
@@ -119,6 +127,7 @@ def train(
         TrainingPlan(stages, seed=seed),
         out,
         data=data,
+        cutouts=cutouts,
         init=init,
         resume=resume,
         device=where.type,

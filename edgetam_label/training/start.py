@@ -16,6 +16,7 @@ from edgetam_label.training.initialisation import new_model
 from edgetam_label.training.parallel import Ranks, run_ranks
 from edgetam_label.training.plan import TrainingPlan
 from edgetam_label.training.synthetic import SyntheticClips
+from edgetam_label.training.synthetic_pictures import Pictures
 from edgetam_label.training.trainer import RESUME_FILE, Trainer, TrainingData
 from edgetam_label.training.validation import Validator
 
@@ -27,6 +28,7 @@ SYNTHETIC_FRAMES = 10
 class TrainingRun:
     """All options of `edgetam-label train`; picklable, as each process starts from it.
 
+    cutouts: folders of pictures with a transparent background, made into things of the scenes.
     data: folders in COCO, DAVIS or YouTube-VOS layout, mixed half and half with synthetic clips.
     init: checkpoint to start from. resume: file of an earlier run to go on with.
     held_out: scenes measured now and then (clips: a sixth as many); 0: nothing is measured.
@@ -36,6 +38,7 @@ class TrainingRun:
     plan: TrainingPlan
     out: Path
     data: tuple[Path, ...] = ()
+    cutouts: tuple[Path, ...] = ()
     init: Path | None = None
     resume: Path | None = None
     device: str = "cpu"
@@ -78,8 +81,9 @@ class TrainingRun:
     def _data(self, config: ModelConfig) -> TrainingData:
         seed, size = self.plan.seed, config.image_size
         wide = (size, size * 3 // 2)
-        stills: ClipSource = SyntheticClips(seed, wide)
-        clips: ClipSource = SyntheticClips(seed + 1, wide, SYNTHETIC_FRAMES)
+        pictures = Pictures(self.cutouts) if self.cutouts else None
+        stills: ClipSource = SyntheticClips(seed, wide, pictures=pictures)
+        clips: ClipSource = SyntheticClips(seed + 1, wide, SYNTHETIC_FRAMES, pictures=pictures)
         if self.data:
             from edgetam_label.training.folders import open_folder
 

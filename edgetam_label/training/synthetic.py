@@ -15,6 +15,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from edgetam_label.training.clips import Clip
+from edgetam_label.training.synthetic_pictures import Pictures
 from edgetam_label.training.synthetic_render import (
     background_frame,
     blend,
@@ -37,6 +38,7 @@ def synthetic_clip(
     num_frames: int = 1,
     texture_family: Split | None = "train",
     max_objects: int = 7,
+    pictures: Pictures | None = None,
 ) -> Clip:
     """Render one clip.
 
@@ -46,6 +48,7 @@ def synthetic_clip(
         num_frames: 1 makes a still, at a fraction of the cost.
         texture_family: "train" or "heldout"; None means "train".
         max_objects: most objects in a scene.
+        pictures: for things made after them, or None.
 
     Returns:
         The clip, with at least one object visible in its first frame.
@@ -54,7 +57,7 @@ def synthetic_clip(
     split: Split = texture_family or "train"
     for attempt in range(_TRIES):
         rng = np.random.default_rng([seed, attempt, split == "heldout"])
-        scene = make_scene(rng, height, width, num_frames, split, max_objects)
+        scene = make_scene(rng, height, width, num_frames, split, max_objects, pictures)
         clip = _render(scene, rng, height, width, num_frames)
         if clip is not None:
             return clip
@@ -71,6 +74,7 @@ class SyntheticClips:
         num_frames: frames per clip; 1 for stills.
         texture_family: "train" or "heldout".
         length: what `len` says.
+        pictures: for things made after them, or None.
     """
 
     seed: int = 0
@@ -78,6 +82,7 @@ class SyntheticClips:
     num_frames: int = 1
     texture_family: Split = "train"
     length: int = 1_000_000
+    pictures: Pictures | None = None
 
     def __len__(self) -> int:
         return self.length
@@ -88,8 +93,9 @@ class SyntheticClips:
         cv2.setNumThreads(0)  # the loader's workers are the parallelism
         seed = int(np.random.SeedSequence([self.seed, index]).generate_state(1, np.uint64)[0])
         return synthetic_clip(
-            seed, size=self.size, num_frames=self.num_frames, texture_family=self.texture_family
-        )
+            seed, size=self.size, num_frames=self.num_frames, texture_family=self.texture_family,
+            pictures=self.pictures,
+        )  # fmt: skip
 
 
 def _render(scene: Scene, rng: Generator, height: int, width: int, num_frames: int) -> Clip | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import cv2
@@ -25,6 +26,7 @@ from edgetam_label.training.synthetic_motion import (
     make_track,
 )
 from edgetam_label.training.synthetic_people import face, person
+from edgetam_label.training.synthetic_pictures import Pictures, picture_thing
 from edgetam_label.training.synthetic_render import Placed, Shadows
 from edgetam_label.training.synthetic_shapes import HELDOUT_SHAPES, TRAIN_SHAPES
 from edgetam_label.training.synthetic_sprites import Light
@@ -69,6 +71,7 @@ HELDOUT_MAKERS: dict[str, tuple[Maker, float]] = {
     "fish": (objects.fish, 1.5),
     "cutout": (cutout, 0.5),
 }
+_PICTURED = 0.4  # share of things that are made after a picture, where there are any
 _MAX_PARTS = 240  # part numbers fit a byte
 _PAN_ROOM = 1.45  # how much larger than the frame the background of a moving clip is
 
@@ -97,6 +100,7 @@ class _Set:
     light: Light
     background: NDArray[Any]
     pace: float  # how much happens between two frames: clips are fast or slow as a whole
+    pictures: Pictures | None
 
     @property
     def size(self) -> int:
@@ -104,9 +108,15 @@ class _Set:
 
 
 def make_scene(
-    rng: Generator, height: int, width: int, num_frames: int, split: Split, max_objects: int
+    rng: Generator,
+    height: int,
+    width: int,
+    num_frames: int,
+    split: Split,
+    max_objects: int,
+    pictures: Pictures | None = None,
 ) -> Scene:
-    """A random scene for frames of height x width pixels."""
+    """A random scene for frames of height x width pixels. pictures: for things made after them."""
     size = min(height, width)
     light = _make_light(rng)
     shapes = TRAIN_SHAPES if split == "train" else HELDOUT_SHAPES
@@ -117,7 +127,7 @@ def make_scene(
     if rng.random() < 0.3 and not place.outlines:  # out of focus
         background = cv2.GaussianBlur(background, (0, 0), float(rng.uniform(0.004, 0.018)) * size)
     pace = float(np.exp(rng.uniform(np.log(0.5), np.log(2.5))))
-    stage = _Set(rng, height, width, num_frames, split, light, background, pace)
+    stage = _Set(rng, height, width, num_frames, split, light, background, pace, pictures)
     placed = _place_scene(stage, place.outlines)
     placed += _place_things(stage, placed, max_objects)
     strength = float(rng.uniform(0.15, 0.65)) if rng.random() < 0.75 else 0.0
@@ -204,6 +214,8 @@ def _make_thing(stage: _Set, centre: tuple[float, float], radius: float) -> Thin
     maker = makers[names[int(rng.choice(len(names), p=shares / shares.sum()))]][0]
     resolution = max(radius * stage.size * 1.05, 6.0)
     shop = Workshop(rng, load_textures(stage.split), stage.light, shapes, resolution, hide)
+    if stage.pictures is not None and rng.random() < _PICTURED:
+        maker = partial(picture_thing, pictures=stage.pictures)
     return maker(shop) or forms.simple(shop)
 
 

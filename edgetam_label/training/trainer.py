@@ -329,7 +329,7 @@ class _StageBatches:
 
 def still_spec(size: int, part_share: float) -> SampleSpec:
     # close-ups: small objects are looked at through windows like these
-    return SampleSpec(size, part_share=part_share, closest=0.32)
+    return SampleSpec(size, part_share=part_share, closest=0.32, reuse=5)
 
 
 def clip_spec(size: int, frames: int, objects: int) -> SampleSpec:
