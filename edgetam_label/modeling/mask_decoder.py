@@ -198,8 +198,8 @@ class MaskDecoder(nn.Module):
             [mlp(mask_tokens[:, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1
         )
         # pixels first: channels lie last in memory in training, and gradients must come back so
-        pixels = upscaled.flatten(2).mT @ kernels.mT  # (B, 16hw, M)
-        logits = pixels.mT.contiguous().unflatten(2, upscaled.shape[-2:])
+        pixels = upscaled.flatten(2).transpose(1, 2) @ kernels.transpose(1, 2)  # (B, 16hw, M)
+        logits = pixels.transpose(1, 2).contiguous().unflatten(2, upscaled.shape[-2:])
         return DecoderOutput(
             logits,
             self.iou_prediction_head(tokens[:, 1]).sigmoid(),
