@@ -15,6 +15,7 @@ from edgetam_label.training.clips import ClipSource, MixedClips
 from edgetam_label.training.initialisation import new_model
 from edgetam_label.training.parallel import Ranks, run_ranks
 from edgetam_label.training.plan import TrainingPlan
+from edgetam_label.training.saving import save_whole
 from edgetam_label.training.synthetic import SyntheticClips
 from edgetam_label.training.synthetic_pictures import Pictures
 from edgetam_label.training.trainer import RESUME_FILE, Trainer, TrainingData
@@ -130,7 +131,5 @@ def write_checkpoint(model: EdgeTAM, path: Path, *, half: bool = True, **meta: s
         k: v.detach().cpu().half() if half and v.is_floating_point() else v.detach().cpu()
         for k, v in model.state_dict().items()
     }
-    temporary = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"model": weights, "config": model.config.name, "meta": dict(meta)}, temporary)
-    temporary.replace(path)
+    save_whole({"model": weights, "config": model.config.name, "meta": dict(meta)}, path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import signal
 import time
 from collections import defaultdict
@@ -39,6 +38,7 @@ from edgetam_label.training.samples import (
     SampleStream,
     collate,
 )
+from edgetam_label.training.saving import save_whole
 from edgetam_label.training.still_step import StepResult, still_loss
 
 RESUME_FILE = "resume.pt"
@@ -110,7 +110,7 @@ class Trainer:
     # -- the resume file ---------------------------------------------------------------------------
 
     def save(self) -> Path:
-        """Write out/resume.pt, whole or not at all."""
+        """Write out/resume.pt, whole or not at all. Raises EdgeTAMLabelError if it cannot be."""
         path = self.out / RESUME_FILE
         if not self.ranks.is_first:
             return path
@@ -121,9 +121,7 @@ class Trainer:
             "place": vars(self.place),
             "torch_rng": torch.get_rng_state(),
         }
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        torch.save(state, temporary)
-        temporary.replace(path)
+        save_whole(state, path)
         return path
 
     def resume(self, path: Path) -> None:

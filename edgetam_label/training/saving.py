@@ -1,0 +1,30 @@
+"""Weights and training states on disk: whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgetam_label.errors import EdgeTAMLabelError
+
+
+def save_whole(state: dict[str, Any], path: Path) -> None:
+    """Write `state` as torch does; until it is complete, `path` stays as it was.
+
+    Raises EdgeTAMLabelError where it cannot be written, and leaves nothing half-written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        torch.save(state, temporary)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch tells a full disk as a RuntimeError
+        temporary.unlink(missing_ok=True)
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        kept = "; what it held before is still there" if path.exists() else ""
+        raise EdgeTAMLabelError(
+            f"Cannot write {path}: {first_line}{kept}. Make room, or make sure that {path.parent} "
+            "is there and can be written to, and start again."
+        ) from error
