@@ -66,6 +66,11 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise MediaError(f"{path.parent} is a file, not a folder; choose another place.") from None
+    replace_whole(path, write)
+
+
+def replace_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """`write_whole` in a folder that is there; errors pass as they are."""
     part = path.with_name(f".{secrets.token_hex(6)}{path.suffix}")
     try:
         write(part)

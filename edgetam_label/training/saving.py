@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from edgetam_label.errors import EdgeTAMLabelError
+from edgetam_label.mask_files import replace_whole
 
 
 def save_whole(state: dict[str, Any], path: Path) -> None:
@@ -16,12 +16,9 @@ def save_whole(state: dict[str, Any], path: Path) -> None:
 
     Raises EdgeTAMLabelError where it cannot be written, and leaves nothing half-written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        torch.save(state, temporary)
-        temporary.replace(path)
+        replace_whole(path, lambda part: torch.save(state, part))
     except (OSError, RuntimeError) as error:  # torch tells a full disk as a RuntimeError
-        temporary.unlink(missing_ok=True)
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         kept = "; what it held before is still there" if path.exists() else ""
         raise EdgeTAMLabelError(
