@@ -49,3 +49,8 @@ class ExportError(EdgeTAMLabelError):
 
 class Cancelled(EdgeTAMLabelError):
     """The work was cancelled by its caller; what was done is kept."""
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, without what follows its first line; its type if nothing."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

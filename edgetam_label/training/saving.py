@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from edgetam_label.errors import EdgeTAMLabelError
+from edgetam_label.errors import EdgeTAMLabelError, first_line
 from edgetam_label.mask_files import replace_whole
 
 
@@ -19,9 +19,8 @@ def save_whole(state: dict[str, Any], path: Path) -> None:
     try:
         replace_whole(path, lambda part: torch.save(state, part))
     except (OSError, RuntimeError) as error:  # torch tells a full disk as a RuntimeError
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         kept = "; what it held before is still there" if path.exists() else ""
         raise EdgeTAMLabelError(
-            f"Cannot write {path}: {first_line}{kept}. Make room, or make sure that {path.parent} "
-            "is there and can be written to, and start again."
+            f"Cannot write {path}: {first_line(error)}{kept}. Make room, or make sure that "
+            f"{path.parent} is there and can be written to, and start again."
         ) from error

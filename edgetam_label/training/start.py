@@ -9,7 +9,7 @@ from pickle import UnpicklingError
 import torch
 
 from edgetam_label.config import ModelConfig
-from edgetam_label.errors import CheckpointError, UsageError
+from edgetam_label.errors import CheckpointError, UsageError, first_line
 from edgetam_label.modeling.edgetam import EdgeTAM
 from edgetam_label.training.clips import ClipSource, MixedClips
 from edgetam_label.training.initialisation import new_model
@@ -118,9 +118,8 @@ def load_weights(model: EdgeTAM, path: Path) -> None:
     except (
         OSError, EOFError, UnpicklingError, KeyError, RuntimeError, AttributeError
     ) as error:  # fmt: skip
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"Cannot start from {path}: {first_line}. Give a checkpoint of the config "
+            f"Cannot start from {path}: {first_line(error)}. Give a checkpoint of the config "
             f"{model.config.name}."
         ) from error
 

@@ -21,7 +21,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from edgetam_label.errors import CheckpointError, EdgeTAMLabelError
+from edgetam_label.errors import CheckpointError, EdgeTAMLabelError, first_line
 from edgetam_label.modeling.edgetam import EdgeTAM
 from edgetam_label.training.clip_step import clip_loss
 from edgetam_label.training.clips import ClipSource
@@ -135,10 +135,9 @@ class Trainer:
             torch.set_rng_state(state["torch_rng"].cpu())
         except (OSError, EOFError, UnpicklingError, KeyError, TypeError, RuntimeError,
                 ValueError) as error:  # fmt: skip
-            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(
-                f"Cannot resume from {path}: {first_line}. Give the {RESUME_FILE} of a run with "
-                "the same --config, or start from a checkpoint with --init."
+                f"Cannot resume from {path}: {first_line(error)}. Give the {RESUME_FILE} of a run "
+                "with the same --config, or start from a checkpoint with --init."
             ) from error
 
     # -- the loop ----------------------------------------------------------------------------------
