@@ -61,6 +61,10 @@ COMMANDS: dict[str, LazyCommand] = {
         "edgetam_label.backend.commands:serve", "Run the Label Studio ML backend."
     ),
     "train": LazyCommand("edgetam_label.training.commands:train", "Train a model from scratch."),
+    "cutouts": LazyCommand(
+        "edgetam_label.training.figures.commands:cutouts",
+        "Draw cut-outs of 3-D figures, to train with.",
+    ),
     "finetune": LazyCommand(
         "edgetam_label.training.commands:finetune", "Continue training on your own masklets."
     ),
