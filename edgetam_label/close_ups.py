@@ -10,22 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from edgetam_label.byte_cache import ByteCache
 from edgetam_label.crops import Crop
+from edgetam_label.framing import PROMPTED
 from edgetam_label.prompt_decoding import Look, View
 from edgetam_label.prompts import Box, Click, Prompt
 
-# Chosen by measurement, docs/training.md: a crop is as many times as long as what is in it, and at
-# least this share of the frame's side.
-MARGIN = 2.0
-CLOSEST = 0.4
-# A crop of nearly everything shows nothing better than the frame.
-FARTHEST = 0.8
 CUT_CELLS = 4  # cells of an answer on an edge of its crop, beyond which it goes on outside
 
 Decode = Callable[[View, Prompt, Tensor | None, bool], Look]
@@ -52,42 +46,14 @@ class SeenCloser:
         return self.pixels.nbytes + self.views.max_bytes + self.looks.max_bytes
 
 
-def enough_pixels(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """A picture no larger than the closest close-up of a network of `size` pixels needs."""
-    limit = round(size / CLOSEST)
-    height, width = image.shape[:2]
-    small = (min(width, limit), min(height, limit))
-    if small == (width, height):
-        return image
-    return np.asarray(cv2.resize(image, small, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-
-
-def crop_around(
-    bounds: tuple[float, float, float, float], frame: Crop, pixels: NDArray[np.uint8]
-) -> Crop | None:
-    """Where to look at what lies within `bounds`; None if that would be nearly all of `frame`."""
-    rows, columns = pixels.shape[:2]
-    x0, x1 = _span(bounds[0] / frame.width, bounds[2] / frame.width, columns)
-    y0, y1 = _span(bounds[1] / frame.height, bounds[3] / frame.height, rows)
-    if x1 - x0 >= FARTHEST * columns and y1 - y0 >= FARTHEST * rows:
-        return None
-    across, down = frame.width / columns, frame.height / rows
-    return replace(frame, x0=x0 * across, y0=y0 * down, x1=x1 * across, y1=y1 * down)
-
-
-def _span(low: float, high: float, count: int) -> tuple[int, int]:
-    """Pixels of `count` around low..high, which are shares of the side."""
-    length = min(count, max(1, round(count * max(CLOSEST, MARGIN * (high - low)))))
-    first = round((low + high) / 2 * count - length / 2)
-    first = min(max(first, 0), count - length)
-    return first, first + length
-
-
 class CloserLook:
     """Answers prompts on one frame; the state is the caller's `SeenCloser`."""
 
     def __init__(self, whole: View, seen: SeenCloser, see: See, decode: Decode) -> None:
-        """whole: the frame, without memory. see: the view of a crop, from its pixels."""
+        """whole: the frame, without memory; for `again`, what was looked at, whatever it is.
+
+        see: the view of a crop, from its pixels.
+        """
         self.whole, self.seen, self._see, self._decode = whole, seen, see, decode
 
     def answer(self, prompt: Prompt) -> Look:
@@ -154,11 +120,12 @@ class CloserLook:
         if not xs:
             return None
         bounds = (min(xs), min(ys), max(xs), max(ys))
-        return crop_around(bounds, self.whole.crop, self.seen.pixels)
+        crop = PROMPTED.around(bounds, self.whole.crop.frame, self.seen.pixels)
+        return None if crop.is_whole else crop
 
     def view(self, crop: Crop) -> View:
-        """The frame's own or that of a close-up, encoded if it has to be."""
-        if crop.is_whole:
+        """The one that was given or that of a close-up, encoded if it has to be."""
+        if crop == self.whole.crop:
             return self.whole
         return self.seen.views.get_or_make(
             crop, lambda: self._see(crop.cut(self.seen.pixels), crop)
@@ -166,7 +133,7 @@ class CloserLook:
 
     def _is_cut(self, look: Look) -> bool:
         """Whether the best candidate runs out of its crop into the frame."""
-        crop, frame = look.crop, self.whole.crop
+        crop, frame = look.crop, look.crop.frame
         shown = look.drawn[0, look.best_index] > 0
         cells = look.drawn.shape[-1] * CUT_CELLS // 320 + 1
         edges = (

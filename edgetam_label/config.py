@@ -49,6 +49,7 @@ class ModelConfig:
     clicked_parts: bool = False
     drawn_prompts: bool = False
     close_ups: bool = False
+    close_tracks: bool = False
     precision: str = "float32"
 
     @classmethod

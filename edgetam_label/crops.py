@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -11,9 +12,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, arange, stack
 
-from edgetam_label.masks import Mask
+from edgetam_label.masks import Mask, mask_to_box
+from edgetam_label.modeling import ObjectMask
 from edgetam_label.preprocess import logits_to_mask
 from edgetam_label.prompts import Box, Click
+
+P = TypeVar("P", bound=np.generic)
+Bounds = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels of the frame
 
 UNSEEN_LOGIT = -10.0  # outside of what was looked at: background beyond doubt
 
@@ -39,6 +44,11 @@ class Crop:
         return cls(0, 0, width, height, width, height)
 
     @property
+    def frame(self) -> Crop:
+        """All of the frame that this is a crop of."""
+        return Crop.whole(self.frame_width, self.frame_height)
+
+    @property
     def width(self) -> float:
         return self.x1 - self.x0
 
@@ -48,7 +58,7 @@ class Crop:
 
     @property
     def is_whole(self) -> bool:
-        return self == Crop.whole(self.frame_width, self.frame_height)
+        return self == self.frame
 
     def holds(self, click: Click) -> bool:
         return self.x0 <= click.x < self.x1 and self.y0 <= click.y < self.y1
@@ -64,8 +74,8 @@ class Crop:
             return None
         return Box(box.x0 - self.x0, box.y0 - self.y0, box.x1 - self.x0, box.y1 - self.y0)
 
-    def cut(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The crop of a picture of the whole frame, whatever its size: (h, w, 3)."""
+    def cut(self, pixels: NDArray[P]) -> NDArray[P]:
+        """The crop of a picture or mask of the whole frame, whatever its size: (h, w, …)."""
         rows, columns = pixels.shape[:2]
         across, down = columns / self.frame_width, rows / self.frame_height
         x0, x1 = round(self.x0 * across), round(self.x1 * across)
@@ -79,6 +89,20 @@ class Crop:
         """
         if self.is_whole:
             return logits_to_mask(logits, self.frame_height, self.frame_width)
+        part, rows, columns = self._enlarged(logits)
+        mask: Mask = np.zeros((self.frame_height, self.frame_width), dtype=bool)
+        np.greater(part, 0, out=mask[rows, columns])
+        return mask
+
+    def logits(self, logits: Tensor) -> NDArray[np.float32]:
+        """Logits (1, 1, h, w) of the crop → (frame_height, frame_width) float32, as in `mask`."""
+        part, rows, columns = self._enlarged(logits)
+        whole = np.full((self.frame_height, self.frame_width), UNSEEN_LOGIT, dtype=np.float32)
+        whole[rows, columns] = part
+        return whole
+
+    def _enlarged(self, logits: Tensor) -> tuple[NDArray[np.float32], slice, slice]:
+        """The values of the frame's pixels that the crop touches, and their rows and columns."""
         values = logits[0, 0].float().cpu().numpy()
         rows, columns = values.shape
         x0, y0 = int(np.floor(self.x0)), int(np.floor(self.y0))
@@ -98,9 +122,41 @@ class Crop:
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        mask: Mask = np.zeros((self.frame_height, self.frame_width), dtype=bool)
-        np.greater(part, 0, out=mask[y0:y1, x0:x1])
-        return mask
+        return np.asarray(part, dtype=np.float32), slice(y0, y1), slice(x0, x1)
+
+
+def bounds_of(logits: Tensor, crop: Crop) -> Bounds | None:
+    """Box of what is positive in (h, w) of a crop, in pixels of the frame; None: nothing is."""
+    shown = (logits > 0).cpu().numpy()
+    box = mask_to_box(shown)
+    if box is None:
+        return None
+    rows, columns = shown.shape
+    across, down = crop.width / columns, crop.height / rows
+    return (
+        crop.x0 + box[0] * across,
+        crop.y0 + box[1] * down,
+        crop.x0 + box[2] * across,
+        crop.y0 + box[3] * down,
+    )
+
+
+@dataclass(frozen=True)
+class Located:
+    """An object's mask, and the crop of the frame that its logits lie on."""
+
+    mask: ObjectMask
+    crop: Crop
+
+    def logits_on(self, crop: Crop) -> Tensor:
+        """Logits (1, 1, S/4, S/4) of another crop."""
+        return move_logits(self.mask.low_res_logits, self.crop, crop)
+
+    def bounds(self) -> Bounds | None:
+        """Where the object is, None if it is absent."""
+        if float(self.mask.object_score) <= 0:
+            return None
+        return bounds_of(self.mask.low_res_logits[0, 0], self.crop)
 
 
 def move_logits(logits: Tensor, source: Crop, target: Crop) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgetam_label.modeling import ObjectMask
+from edgetam_label.crops import Crop, Located
 from edgetam_label.predictor import LOGIT_LIMIT
 
 SIDE = 256  # of the grey pictures, stretched as the network's input is
@@ -44,30 +44,37 @@ class FlowCarrier:
         self._before: Grey | None = None
         self._now: Grey | None = None
         self._flow: Flow | None = None
-        self._shown: dict[int, ObjectMask] = {}
-        self._old: dict[int, ObjectMask] = {}
+        self._shown: dict[int, Located] = {}
+        self._old: dict[int, Located] = {}
 
     def arrive(self, grey: Grey) -> None:
         """Go on to the next frame of the pass."""
         self._before, self._now, self._flow = self._now, grey, None
         self._old, self._shown = self._shown, {}
 
-    def show(self, obj_id: int, result: ObjectMask) -> None:
+    def show(self, obj_id: int, located: Located) -> None:
         """What an object's mask is on this frame."""
         # rounded as memories are, so that a pass that begins from one goes on in the same way
-        logits = result.low_res_logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT).half().float()
-        self._shown[obj_id] = replace(result, low_res_logits=logits)
+        mask = located.mask
+        logits = mask.low_res_logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT).half().float()
+        self._shown[obj_id] = replace(located, mask=replace(mask, low_res_logits=logits))
 
-    def carried(self, obj_id: int) -> ObjectMask | None:
-        """An object's mask moved here from the frame before; None if there was none."""
-        old = self._old.get(obj_id)
-        if old is None or self._before is None or self._now is None:
+    def before(self, obj_id: int) -> Located | None:
+        """What an object's mask was on the frame before, None if there was none."""
+        return None if self._before is None else self._old.get(obj_id)
+
+    def carried(self, obj_id: int, crop: Crop) -> Located | None:
+        """An object's mask moved here from the frame before, on a crop of this frame."""
+        old = self.before(obj_id)
+        if old is None or self._now is None:
             return None
-        if float(old.object_score) <= 0:
-            return old
+        if float(old.mask.object_score) <= 0:
+            return replace(old, crop=crop)
         if self._flow is None:  # once for all objects
+            assert self._before is not None
             self._flow = self._flow_between(self._now, self._before)
-        return replace(old, low_res_logits=carry(old.low_res_logits, self._flow))
+        logits = carry(old.mask.low_res_logits, self._flow, old.crop, crop)
+        return Located(replace(old.mask, low_res_logits=logits), crop)
 
 
 class FlowBetween:
@@ -82,18 +89,42 @@ class FlowBetween:
         return flow
 
 
-def carry(low_res_logits: Tensor, flow: Flow) -> Tensor:
-    """Logits (1, 1, h, w) of the frame before, moved along what `FlowBetween` gave."""
+def carry(
+    low_res_logits: Tensor, flow: Flow, before: Crop | None = None, now: Crop | None = None
+) -> Tensor:
+    """Logits (1, 1, h, w) of the frame before, moved along what `FlowBetween` gave.
+
+    before, now: the crops that they lie on and shall lie on; None stands for the whole frame.
+    """
     logits = low_res_logits[0, 0].float().cpu().numpy()
     height, width = logits.shape
-    scale = np.array([width / SIDE, height / SIDE], dtype=np.float32)
-    steps = cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) * scale
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    moved = cv2.remap(
-        logits,
-        x + steps[..., 0],
-        y + steps[..., 1],
+    if (before is None or before.is_whole) and (now is None or now.is_whole):
+        scale = np.array([width / SIDE, height / SIDE], dtype=np.float32)
+        steps = cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) * scale
+        x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+        x, y = x + steps[..., 0], y + steps[..., 1]
+    else:
+        assert before is not None and now is not None
+        x, y = _cells_before(flow, before, now, height, width)
+    moved = cv2.remap(logits, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return torch.from_numpy(moved)[None, None].to(low_res_logits.device)
+
+
+def _cells_before(
+    flow: Flow, before: Crop, now: Crop, height: int, width: int
+) -> tuple[Flow, Flow]:
+    """x and y, (height, width): where the cells of one crop were on the other's grid."""
+    across, down = now.frame_width / SIDE, now.frame_height / SIDE  # pixels of the frame per step
+    x = now.x0 + (np.arange(width, dtype=np.float32) + 0.5) * np.float32(now.width / width)
+    y = now.y0 + (np.arange(height, dtype=np.float32) + 0.5) * np.float32(now.height / height)
+    x, y = (grid.astype(np.float32) for grid in np.meshgrid(x, y))
+    steps = cv2.remap(
+        flow,
+        (x / across - 0.5).astype(np.float32),
+        (y / down - 0.5).astype(np.float32),
         cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    return torch.from_numpy(moved)[None, None].to(low_res_logits.device)
+    x = (x + steps[..., 0] * across - before.x0) * (width / before.width) - 0.5
+    y = (y + steps[..., 1] * down - before.y0) * (height / before.height) - 0.5
+    return x.astype(np.float32), y.astype(np.float32)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from edgetam_label.config import ModelConfig
+from edgetam_label.crops import Crop, Located
 from edgetam_label.modeling import ObjectMask
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ class FrameMemory:
     tokens: (1, L, D) in the config's memory dtype. pointer: (1, C) float32.
     low_res_logits: (1, 1, S/4, S/4) float16, within ±32: a correction starts from them.
     iou, object_score: (1, 1) float32, as predicted.
+    crop: (1, 6) float64, the fields of the `Crop` that tokens and logits lie on.
     """
 
     frame_idx: int
@@ -33,10 +35,13 @@ class FrameMemory:
     low_res_logits: Tensor
     iou: Tensor
     object_score: Tensor
+    crop: Tensor
 
-    def result(self) -> ObjectMask:
+    def located(self) -> Located:
         """The answer that was remembered, with its logits rounded."""
-        return ObjectMask(self.low_res_logits.float(), self.iou, self.object_score, self.pointer)
+        x0, y0, x1, y1, width, height = self.crop[0].tolist()
+        mask = ObjectMask(self.low_res_logits.float(), self.iou, self.object_score, self.pointer)
+        return Located(mask, Crop(x0, y0, x1, y1, int(width), int(height)))
 
 
 class MemoryBank:
@@ -152,6 +157,7 @@ class MemoryFile:
     def put(self, memory: FrameMemory) -> None:
         parts = (
             memory.tokens, memory.pointer, memory.low_res_logits, memory.iou, memory.object_score,
+            memory.crop,
         )  # fmt: skip
         record = b"".join(_to_bytes(part) for part in parts)
         if self._file is None:

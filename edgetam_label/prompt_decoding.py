@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgetam_label.clicked_parts import keep_clicked_parts
-from edgetam_label.crops import Crop, move_logits
+from edgetam_label.crops import Bounds, Crop, bounds_of, move_logits
 from edgetam_label.edges import refine_edges
-from edgetam_label.masks import Mask, mask_to_box
+from edgetam_label.masks import Mask
 from edgetam_label.modeling import EdgeTAM, ImageFeatures
 from edgetam_label.modeling.mask_decoder import DecoderOutput
 from edgetam_label.preprocess import prompt_points
@@ -76,20 +76,9 @@ class Look:
         best = self.best_index
         return self.logits_on(crop)[:, best : best + 1]
 
-    def bounds(self) -> tuple[float, float, float, float] | None:
+    def bounds(self) -> Bounds | None:
         """Box of the best candidate in pixels of the frame, None where there is nothing."""
-        shown = (self.drawn[0, self.best_index] > 0).cpu().numpy()
-        box = mask_to_box(shown)
-        if box is None:
-            return None
-        rows, columns = shown.shape
-        across, down = self.crop.width / columns, self.crop.height / rows
-        return (
-            self.crop.x0 + box[0] * across,
-            self.crop.y0 + box[1] * down,
-            self.crop.x0 + box[2] * across,
-            self.crop.y0 + box[3] * down,
-        )
+        return bounds_of(self.drawn[0, self.best_index], self.crop)
 
 
 def decode_prompt(

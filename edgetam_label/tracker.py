@@ -7,23 +7,27 @@ changes another. The network is stateless; this module owns the state.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from edgetam_label.close_ups import CloserLook, SeenCloser, enough_pixels
-from edgetam_label.crops import Crop
+from edgetam_label.byte_cache import ByteCache
+from edgetam_label.close_ups import CloserLook, SeenCloser
+from edgetam_label.crops import Bounds, Crop, Located
 from edgetam_label.edges import refine_edges
 from edgetam_label.errors import PromptError, UsageError
 from edgetam_label.flow import FlowCarrier, Grey, grey_picture
-from edgetam_label.frame_features import FrameFeatures, Picture
+from edgetam_label.frame_features import EncodedFrame, FrameFeatures, Picture
 from edgetam_label.frames import Frames
-from edgetam_label.masks import RLE, Mask, small_components
+from edgetam_label.framing import TRACKED, enough_pixels
+from edgetam_label.masks import RLE, Mask, mask_to_box, small_components
 from edgetam_label.memory import DTYPES, FrameMemory, MemoryBank
 from edgetam_label.modeling import EdgeTAM, ImageFeatures, ObjectMask
 from edgetam_label.modeling.fused import fuse
+from edgetam_label.modeling.mask_decoder import DecoderOutput
 from edgetam_label.predictor import LOGIT_LIMIT
 from edgetam_label.prefetch import Prefetch
 from edgetam_label.preprocess import (
@@ -37,6 +41,10 @@ from edgetam_label.prompts import Prompt
 
 DIRECTIONS = ("forward", "backward")
 FILLED_HOLE_LOGIT = 0.1  # what a filled hole's logits become, as upstream has it
+# An object that was absent is taken to be there again from this predicted IoU on; the score of one
+# that is not. Chosen by measurement, docs/training.md.
+COMES_BACK, ABSENT_SCORE = 0.6, -1.0
+CROP_CACHE_BYTES = 8 * 2**20  # encoded crops of prompted frames
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,8 @@ class TrackerSettings:
     clicked_parts: an answer to clicks keeps only the parts that were clicked; None takes the model
         config's.
     close_ups: an answer to a prompt comes from a crop around it; None takes the model config's.
+    close_tracks: an object is tracked through a crop that follows it, which costs an encoding for
+        each object; None takes the model config's.
     feature_cache_bytes: budget for encoded frames. spill_bytes: budget of the temporary file for
         memories outside the attention window, per object.
     """
@@ -67,6 +77,7 @@ class TrackerSettings:
     refine_edges: bool | None = None
     clicked_parts: bool | None = None
     close_ups: bool | None = None
+    close_tracks: bool | None = None
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -78,7 +89,8 @@ class TrackedFrame:
     """One object on one frame.
 
     mask: (H, W) bool at the video's size, empty where `absent`. score: the object score, a logit;
-    the object is absent where it is ≤ 0. low_res_logits: (1, 1, S/4, S/4) float32.
+    the object is absent where it is ≤ 0. low_res_logits: (1, 1, S/4, S/4) float32, on `crop`, where
+    the object was looked at.
     prompted: a person prompted this frame.
     """
 
@@ -89,6 +101,11 @@ class TrackedFrame:
     absent: bool
     prompted: bool
     low_res_logits: Tensor
+    crop: Crop
+
+    def logits(self) -> NDArray[np.float32]:
+        """(H, W) float32 at the video's size, before any refinement."""
+        return self.crop.logits(self.low_res_logits)
 
 
 @dataclass(frozen=True)
@@ -96,20 +113,21 @@ class _Seen:
     """A frame of a pass.
 
     image: for the network, if it sees this one. grey: for optical flow. picture: (S, S, 3), for
-    refining masks. Each is None where nothing asks for it.
+    refining masks. pixels: (h, w, 3), for crops. Each is None where nothing asks for it.
     """
 
     frame_idx: int
     image: Tensor | None
     grey: Grey | None
     picture: Picture | None
+    pixels: Picture | None
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """A mask on a prompted frame. result: what is remembered. shown: the mask at full size."""
+    """A mask on a prompted frame. located: what is remembered. shown: the mask at full size."""
 
-    result: ObjectMask
+    located: Located
     shown: RLE
 
 
@@ -117,7 +135,7 @@ class _Answer:
 class _Decoded:
     """A mask on a prompted frame, not yet encoded into memory."""
 
-    result: ObjectMask
+    located: Located
     conditioning: bool
 
 
@@ -125,8 +143,8 @@ class _Decoded:
 class _TrackedObject:
     bank: MemoryBank
     prompts: dict[int, Prompt] = field(default_factory=dict)
-    # logits that a frame had before its first prompt: a replaced prompt starts from them again
-    base_logits: dict[int, Tensor | None] = field(default_factory=dict)
+    # what a frame had before its first prompt: a replaced prompt starts from it again
+    base: dict[int, Located | None] = field(default_factory=dict)
     prompted: dict[int, _Answer] = field(default_factory=dict)
     unencoded: dict[int, _Decoded] = field(default_factory=dict)
     pending: dict[int, list[Prompt]] = field(default_factory=dict)
@@ -135,7 +153,7 @@ class _TrackedObject:
     @property
     def anchor(self) -> int:
         """The first frame that was prompted and not merely corrected."""
-        initial = [t for t in self.prompts if self.base_logits[t] is None]
+        initial = [t for t in self.prompts if self.base[t] is None]
         return min(initial or self.prompts)
 
 
@@ -165,7 +183,12 @@ class VideoTracker:
         parts = chosen.clicked_parts
         self._clicked_parts = config.clicked_parts if parts is None else parts
         self._closer = config.close_ups if chosen.close_ups is None else chosen.close_ups
-        self._seen_closer: tuple[int, SeenCloser] | None = None  # of the frame prompted last
+        follows = chosen.close_tracks
+        self._follows = config.close_tracks if follows is None else follows
+        self._whole = Crop.whole(frames.width, frames.height)
+        self._pixels: tuple[int, Picture] | None = None  # of the frame prompted last
+        self._seen_closer: tuple[int, SeenCloser] | None = None  # the same
+        self._crops: ByteCache[tuple[int, Crop], EncodedFrame] = ByteCache(CROP_CACHE_BYTES)
         self._objects: dict[int, _TrackedObject] = {}
         self._features = FrameFeatures(
             model, frames, self.settings.feature_cache_bytes, pictures=self._refines
@@ -212,7 +235,7 @@ class VideoTracker:
         obj = self._object(obj_id)
         if frame_idx not in obj.prompts and frame_idx not in obj.pending:
             raise PromptError(f"Object {obj_id} has no prompt on frame {frame_idx}.")
-        for by_frame in (obj.prompts, obj.base_logits, obj.prompted, obj.unencoded, obj.pending):
+        for by_frame in (obj.prompts, obj.base, obj.prompted, obj.unencoded, obj.pending):
             by_frame.pop(frame_idx, None)  # type: ignore[attr-defined]
         obj.bank.forget(frame_idx)
         obj.stale.update(DIRECTIONS)
@@ -292,16 +315,21 @@ class VideoTracker:
             if obj_id in self._objects and stop == (-1 if reverse else len(self.frames)):
                 self._objects[obj_id].stale.discard("backward" if reverse else "forward")
 
+    @property
+    def _carries(self) -> bool:
+        """Whether a pass knows on each frame where objects were on the one before."""
+        return self.settings.every > 1 or self._flow_prompt or self._follows
+
     def _carrier(self, chosen: Sequence[int], before: int) -> FlowCarrier | None:
         """What moves masks along the flow, if anything does; it knows those of frame `before`."""
-        if self.settings.every == 1 and not self._flow_prompt:
+        if not self._carries:
             return None
         carrier = FlowCarrier()
         known = {o: m for o in chosen if (m := self.memory(o, before)) is not None}
         if known:
             carrier.arrive(grey_picture(self.frames[before]))
             for obj_id, memory in known.items():
-                carrier.show(obj_id, memory.result())
+                carrier.show(obj_id, memory.located())
         return carrier
 
     def _inputs(self, start: int, stop: int, step: int) -> Iterator[_Seen]:
@@ -312,9 +340,9 @@ class VideoTracker:
             refines, seen = self._refines, frame_idx % every == 0
             image = frame_to_input(pixels, size, device) if refines or seen else None
             picture = input_to_picture(image) if refines and image is not None else None
-            flows = every > 1 or self._flow_prompt
-            grey = grey_picture(pixels) if flows else None
-            yield _Seen(frame_idx, image if seen else None, grey, picture)
+            grey = grey_picture(pixels) if self._carries else None
+            kept = enough_pixels(pixels, size) if self._follows else None
+            yield _Seen(frame_idx, image if seen else None, grey, picture, kept)
 
     def _visit(
         self, joined: Sequence[int], seen: _Seen, reverse: bool, carrier: FlowCarrier | None
@@ -330,19 +358,72 @@ class VideoTracker:
                 continue
             # a prompted frame's mask is the person's answer; tracking does not touch it
             answer = obj.prompted.get(frame_idx)
-            result = None if answer is None else answer.result
-            skipped = frame_idx % self.settings.every != 0 and frame_idx not in obj.pending
-            if result is None and skipped and carrier is not None:
-                result = carrier.carried(obj_id)
-            if result is None:
-                encoded = self._features.of(frame_idx, seen.image, seen.picture)
-                if started is None:
-                    started = self._start(encoded.features)
-                moved = carrier.carried(obj_id) if carrier and self._flow_prompt else None
-                result = self._track(obj, frame_idx, encoded.features, started, reverse, moved)
+            located = None if answer is None else answer.located
+            picture = None
+            if located is None:
+                crop = self._followed(carrier, obj_id, seen)
+                moved = None
+                skipped = frame_idx % self.settings.every != 0 and frame_idx not in obj.pending
+                if carrier is not None and (skipped or self._flow_prompt):
+                    moved = carrier.carried(obj_id, crop)
+                if skipped and moved is not None:
+                    located, picture = moved, self._picture(crop, seen)
+                else:
+                    encoded = self._encoded(frame_idx, crop, seen)
+                    picture = encoded.picture
+                    if not crop.is_whole:
+                        beginning = self._start(encoded.features)
+                    elif started is None:
+                        beginning = started = self._start(encoded.features)
+                    else:
+                        beginning = started
+                    guide = moved.mask.low_res_logits if moved and self._flow_prompt else None
+                    located = self._track(
+                        obj, frame_idx, crop, encoded.features, beginning, reverse, guide
+                    )
             if carrier is not None:
-                carrier.show(obj_id, result)
-            yield self._to_video(obj, obj_id, frame_idx, result, seen.picture)
+                carrier.show(obj_id, located)
+            yield self._to_video(obj, obj_id, frame_idx, located, picture)
+
+    def _followed(self, carrier: FlowCarrier | None, obj_id: int, seen: _Seen) -> Crop:
+        """Where to look for an object, from where it was on the frame before."""
+        before = None if carrier is None else carrier.before(obj_id)
+        if not self._follows or carrier is None or before is None:
+            return self._whole
+        assert seen.pixels is not None
+        moved = carrier.carried(obj_id, before.crop)
+        bounds = None if moved is None else moved.bounds()
+        return TRACKED.follow(before.crop, bounds, seen.pixels)
+
+    def _around(self, frame_idx: int, bounds: Bounds | None) -> Crop:
+        """Where an object is remembered that is at `bounds` of a prompted frame."""
+        if not self._follows or bounds is None:
+            return self._whole
+        return TRACKED.around(bounds, self._whole, self._pixels_of(frame_idx))
+
+    def _pixels_of(self, frame_idx: int) -> Picture:
+        if self._pixels is None or self._pixels[0] != frame_idx:
+            pixels = enough_pixels(self.frames[frame_idx], self.model.config.image_size)
+            self._pixels = frame_idx, pixels
+        return self._pixels[1]
+
+    def _encoded(self, frame_idx: int, crop: Crop, seen: _Seen | None = None) -> EncodedFrame:
+        """A crop as the network sees it. seen: the frame, if a pass has it at hand."""
+        if crop.is_whole:
+            if seen is None:
+                return self._features.of(frame_idx)
+            return self._features.of(frame_idx, seen.image, seen.picture)
+        if seen is not None and seen.pixels is not None:
+            return self._encode(crop.cut(seen.pixels))
+        return self._crops.get_or_make(
+            (frame_idx, crop), lambda: self._encode(crop.cut(self._pixels_of(frame_idx)))
+        )[0]
+
+    @torch.inference_mode()
+    def _encode(self, pixels: Picture) -> EncodedFrame:
+        image = frame_to_input(pixels, self.model.config.image_size, self.model.device)
+        picture = input_to_picture(image) if self._refines else None
+        return EncodedFrame(self.model.encode_image(image), picture)
 
     @torch.inference_mode()
     def _start(self, features: ImageFeatures) -> Tensor:
@@ -353,33 +434,35 @@ class VideoTracker:
         self,
         obj: _TrackedObject,
         frame_idx: int,
+        crop: Crop,
         features: ImageFeatures,
         started: Tensor,
         reverse: bool,
-        moved: ObjectMask | None,
-    ) -> ObjectMask:
+        moved: Tensor | None,
+    ) -> Located:
         """One frame without a prompt: attend to memory, decode, remember.
 
-        moved: the mask of the frame before, where it is by the flow; if shown to the decoder, it
-        says which mask is meant, so only one is asked for.
+        moved: logits of the frame before, where they are by the flow; if shown to the decoder, they
+        say which mask is meant, so only one is asked for.
         """
         self._encode_pending(obj)
         top = self._attend(obj, frame_idx, started, reverse)
-        guide = None
-        if moved is not None and bool((moved.low_res_logits > 0).any()):
-            guide = moved.low_res_logits
+        guide = moved if moved is not None and bool((moved > 0).any()) else None
         decoded = self.model.decode_masks(
             top, features.high_res, mask_logits=guide, multimask=guide is None
         )
+        if self._follows and moved is not None and guide is None:
+            decoded = _if_sure(decoded)
         raw = self.model.gate_by_presence(decoded)
         result = self._fill_holes(raw)
         # upstream encodes the mask as decoded and fills holes only in what it shows and keeps
         tokens = self.model.encode_memory(features.top, raw.low_res_logits, binarize=False)
-        obj.bank.add(self._remember(frame_idx, tokens, result), conditioning=False)
+        located = Located(result, crop)
+        obj.bank.add(self._remember(frame_idx, tokens, located), conditioning=False)
         for prompt in obj.pending.pop(frame_idx, ()):
             self._apply(obj, prompt, reverse=reverse)
-            result = obj.prompted[frame_idx].result
-        return result
+            located = obj.prompted[frame_idx].located
+        return located
 
     def _attend(
         self, obj: _TrackedObject, frame_idx: int, started: Tensor, reverse: bool
@@ -393,35 +476,44 @@ class VideoTracker:
     def _apply(self, obj: _TrackedObject, prompt: Prompt, *, reverse: bool) -> TrackedFrame:
         """Decode a prompt now; its memory is encoded when a pass needs it."""
         frame_idx = prompt.frame_idx
-        encoded = self._features.of(frame_idx)
-        features = encoded.features
         earlier = obj.prompts.get(frame_idx)
         if earlier is None:
             memory = obj.bank.get(frame_idx)
-            obj.base_logits[frame_idx] = None if memory is None else memory.low_res_logits.float()
-        base = obj.base_logits[frame_idx]
-        correcting = base is not None
+            obj.base[frame_idx] = None if memory is None else memory.located()
+        base = obj.base[frame_idx]
         previous = base
         if earlier is not None and _extends(prompt, earlier):
-            result = obj.prompted[frame_idx].result
-            previous = result.low_res_logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+            previous = obj.prompted[frame_idx].located
         if prompt.mask is not None:
-            answer = self._given(prompt.mask, features)
+            answer = self._given(prompt.mask, frame_idx)
         else:
             self._encode_pending(obj, besides=frame_idx)
-            if correcting:
-                top = self._attend_around(obj, frame_idx, features, reverse)
-            else:
-                top = self.model.without_memory(features.top)
-            whole = Crop.whole(self.frames.width, self.frames.height)
-            view = View(whole, ImageFeatures(top, features.high_res), encoded.picture)
-            answer = self._answer(prompt, view, previous, correcting)
-        conditioning = not correcting or self.settings.corrections_condition
+            view = self._prompted_view(obj, prompt, base, reverse)
+            logits = None
+            if previous is not None:
+                logits = previous.logits_on(view.crop).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+            answer = self._answer(prompt, view, logits, correcting=base is not None)
+        conditioning = base is None or self.settings.corrections_condition
         obj.prompts[frame_idx] = prompt
         obj.prompted[frame_idx] = answer
-        obj.unencoded[frame_idx] = _Decoded(answer.result, conditioning)
+        obj.unencoded[frame_idx] = _Decoded(answer.located, conditioning)
         obj.stale.update(DIRECTIONS)
-        return self._to_video(obj, prompt.obj_id, frame_idx, answer.result, encoded.picture)
+        return self._to_video(obj, prompt.obj_id, frame_idx, answer.located, None)
+
+    def _prompted_view(
+        self, obj: _TrackedObject, prompt: Prompt, base: Located | None, reverse: bool
+    ) -> View:
+        """What a prompt is decoded on: with memory, where it corrects, and as it was tracked."""
+        crop = self._whole
+        if base is not None and all(base.crop.holds(click) for click in prompt.clicks):
+            crop = base.crop if prompt.box is None else self._whole
+        encoded = self._encoded(prompt.frame_idx, crop)
+        features = encoded.features
+        if base is not None:
+            top = self._attend_around(obj, prompt.frame_idx, features, reverse)
+        else:
+            top = self.model.without_memory(features.top)
+        return View(crop, ImageFeatures(top, features.high_res), encoded.picture)
 
     def _attend_around(
         self, obj: _TrackedObject, frame_idx: int, features: ImageFeatures, reverse: bool
@@ -436,20 +528,27 @@ class VideoTracker:
             obj.bank.add(own, conditioning=True)
         return top
 
-    def _given(self, mask: RLE, features: ImageFeatures) -> _Answer:
+    def _given(self, mask: RLE, frame_idx: int) -> _Answer:
         """A drawn mask is the answer."""
         size, height, width = self.model.config.image_size, self.frames.height, self.frames.width
-        pixels = mask_to_input(mask.decode(), size, self.model.device)
+        drawn = mask.decode()
+        crop = self._around(frame_idx, mask_to_box(drawn))
+        pixels = mask_to_input(crop.cut(drawn), size, self.model.device)
+        features = self._encoded(frame_idx, crop).features
         result = self._fill_holes(self.model.mask_as_output(features, pixels))
+        located = Located(result, crop)
         if float(result.object_score) <= 0:
-            return _Answer(result, RLE.empty(height, width))
-        shown = logits_to_mask(result.low_res_logits, height, width, exactly=True)
-        return _Answer(result, RLE.encode(shown))
+            return _Answer(located, RLE.empty(height, width))
+        if crop.is_whole:
+            shown = logits_to_mask(result.low_res_logits, height, width, exactly=True)
+        else:
+            shown = crop.mask(result.low_res_logits)
+        return _Answer(located, RLE.encode(shown))
 
     def _answer(
         self, prompt: Prompt, view: View, previous: Tensor | None, correcting: bool
     ) -> _Answer:
-        """What clicks and a box are answered with. view: the frame, with memory if it has any."""
+        """What clicks and a box are answered with. view: with memory, if there is any."""
         closer = self._closer_look(prompt.frame_idx, view) if self._closer else None
         if closer is not None and not correcting:
             look = closer.answer(prompt)
@@ -459,11 +558,13 @@ class VideoTracker:
             if closer is not None:
                 look = closer.again(prompt, look)
         look = self._without_holes(look.best(), view if closer is None else closer.view(look.crop))
-        on_frame = replace(look.output, low_res_logits=look.logits_on(view.crop))
-        result = self.model.gate_by_presence(on_frame)
+        crop = self._around(prompt.frame_idx, look.bounds())
+        there = replace(look.output, low_res_logits=look.logits_on(crop))
+        result = self.model.gate_by_presence(there)
+        located = Located(result, crop)
         if float(result.object_score) <= 0:
-            return _Answer(result, RLE.empty(self.frames.height, self.frames.width))
-        return _Answer(result, RLE.encode(look.masks()[0]))
+            return _Answer(located, RLE.empty(self.frames.height, self.frames.width))
+        return _Answer(located, RLE.encode(look.masks()[0]))
 
     def _decode(
         self, view: View, prompt: Prompt, mask_logits: Tensor | None, multimask: bool
@@ -473,18 +574,17 @@ class VideoTracker:
             multimask=multimask, clicked_parts=self._clicked_parts,
         )  # fmt: skip
 
-    def _closer_look(self, frame_idx: int, whole: View) -> CloserLook:
+    def _closer_look(self, frame_idx: int, view: View) -> CloserLook:
         if self._seen_closer is None or self._seen_closer[0] != frame_idx:
-            pixels = enough_pixels(self.frames[frame_idx], self.model.config.image_size)
-            self._seen_closer = frame_idx, SeenCloser(pixels)
-        return CloserLook(whole, self._seen_closer[1], self._see, self._decode)
+            self._seen_closer = frame_idx, SeenCloser(self._pixels_of(frame_idx))
+        return CloserLook(view, self._seen_closer[1], self._see, self._decode)
 
     def _see(self, pixels: Picture, crop: Crop) -> View:
         """The view of a crop, without memory, given the pixels within it."""
-        image = frame_to_input(pixels, self.model.config.image_size, self.model.device)
-        features = self.model.encode_image(image)
+        encoded = self._encode(pixels)
+        features = encoded.features
         features = ImageFeatures(self.model.without_memory(features.top), features.high_res)
-        return View(crop, features, input_to_picture(image) if self._refines else None)
+        return View(crop, features, encoded.picture)
 
     def _without_holes(self, look: Look, view: View) -> Look:
         if float(look.output.object_score) <= 0:
@@ -500,12 +600,15 @@ class VideoTracker:
         """Encode prompted masks into memory; lazily, since clicks come faster than they matter."""
         for frame_idx in [t for t in obj.unencoded if t != besides]:
             decoded = obj.unencoded.pop(frame_idx)
-            top = self._features.of(frame_idx).features.top
-            tokens = self.model.encode_memory(top, decoded.result.low_res_logits, binarize=True)
-            memory = self._remember(frame_idx, tokens, decoded.result)
+            located = decoded.located
+            top = self._encoded(frame_idx, located.crop).features.top
+            logits = located.mask.low_res_logits
+            tokens = self.model.encode_memory(top, logits, binarize=True)
+            memory = self._remember(frame_idx, tokens, located)
             obj.bank.add(memory, conditioning=decoded.conditioning)
 
-    def _remember(self, frame_idx: int, tokens: Tensor, result: ObjectMask) -> FrameMemory:
+    def _remember(self, frame_idx: int, tokens: Tensor, located: Located) -> FrameMemory:
+        result, crop = located.mask, torch.tensor([astuple(located.crop)], dtype=torch.float64)
         return FrameMemory(
             frame_idx,
             tokens.to(DTYPES[self.model.config.memory_dtype]),
@@ -513,6 +616,7 @@ class VideoTracker:
             result.low_res_logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT).half(),
             result.iou.float(),
             result.object_score.float(),
+            crop,
         )
 
     def _fill_holes(self, result: ObjectMask) -> ObjectMask:
@@ -537,10 +641,11 @@ class VideoTracker:
         obj: _TrackedObject,
         obj_id: int,
         frame_idx: int,
-        result: ObjectMask,
+        located: Located,
         picture: Picture | None,
     ) -> TrackedFrame:
-        score = float(result.object_score)
+        """picture: of the crop where the object is located, for a mask to be drawn to its edges."""
+        score = float(located.mask.object_score)
         height, width = self.frames.height, self.frames.width
         answer = obj.prompted.get(frame_idx)
         if answer is not None:
@@ -548,13 +653,19 @@ class VideoTracker:
         elif score <= 0:
             mask = np.zeros((height, width), dtype=bool)
         else:
-            logits = result.low_res_logits
-            drawn = logits if picture is None else refine_edges(logits, picture)
-            mask = logits_to_mask(drawn, height, width)
+            logits = located.mask.low_res_logits
+            mask = located.crop.mask(logits if picture is None else refine_edges(logits, picture))
         return TrackedFrame(
             frame_idx, obj_id, mask, score, score <= 0, frame_idx in obj.prompts,
-            result.low_res_logits,
+            located.mask.low_res_logits, located.crop,
         )  # fmt: skip
+
+    def _picture(self, crop: Crop, seen: _Seen) -> Picture | None:
+        """A crop as the network would have seen it, where masks are refined by it."""
+        if not self._refines or crop.is_whole or seen.pixels is None:
+            return seen.picture
+        size, device = self.model.config.image_size, self.model.device
+        return input_to_picture(frame_to_input(crop.cut(seen.pixels), size, device))
 
     def _choose(
         self, objects: Sequence[int] | Mapping[int, int] | None, direction: str
@@ -589,6 +700,13 @@ class VideoTracker:
                 f"Frame {frame_idx} does not exist; {self.frames.identity.source} has frames 0 to "
                 f"{len(self.frames) - 1}."
             )
+
+
+def _if_sure(decoded: DecoderOutput) -> DecoderOutput:
+    """The same, absent unless it is sure: a lookalike is near more often than the object is."""
+    if float(decoded.iou.max()) >= COMES_BACK:
+        return decoded
+    return replace(decoded, object_score=decoded.object_score.clamp(max=ABSENT_SCORE))
 
 
 def _extends(prompt: Prompt, earlier: Prompt) -> bool:

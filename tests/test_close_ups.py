@@ -11,7 +11,7 @@ import pytest
 from tiny_video import tiny_frames, tiny_model
 
 from edgetam_label import load_model
-from edgetam_label.close_ups import CLOSEST, SeenCloser, crop_around, enough_pixels
+from edgetam_label.close_ups import SeenCloser
 from edgetam_label.config import ModelConfig
 from edgetam_label.crops import Crop
 from edgetam_label.evaluation.metrics import region_similarity
@@ -50,28 +50,6 @@ def emptied(embedding: ImageEmbedding) -> ImageEmbedding:
     """The same image, nothing looked at yet."""
     assert embedding.closer is not None
     return replace(embedding, closer=SeenCloser(embedding.closer.pixels))
-
-
-def test_crops_hold_what_is_meant_and_stay_inside() -> None:
-    pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    small = crop_around((10, 500, 40, 530), FRAME, pixels)  # in a corner
-    assert small is not None
-    assert (small.x0, small.y1) == (0, HEIGHT)
-    assert small.width == CLOSEST * WIDTH and small.height == CLOSEST * HEIGHT
-    wide = crop_around((100, 200, 500, 230), FRAME, pixels)
-    assert wide is not None and wide.width == 800 and wide.height == CLOSEST * HEIGHT
-    assert crop_around((100, 50, 800, 500), FRAME, pixels) is None
-    beyond = crop_around((900, -40, 1200, 30), FRAME, pixels)  # a box that leaves the frame
-    assert beyond is not None and beyond.x1 == WIDTH and beyond.y0 == 0
-
-
-def test_no_more_pixels_are_kept_than_a_crop_needs() -> None:
-    large = np.zeros((2160, 3840, 3), np.uint8)
-    assert enough_pixels(large, 320).shape == (800, 800, 3)
-    small = np.zeros((300, 900, 3), np.uint8)
-    assert enough_pixels(small, 320).shape == (300, 800, 3)
-    fitting = np.zeros((300, 400, 3), np.uint8)
-    assert enough_pixels(fitting, 320) is fitting
 
 
 def test_configs_that_ask_for_it() -> None:

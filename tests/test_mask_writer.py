@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny_video import HEIGHT, WIDTH, tiny_frames
 
+from edgetam_label.crops import Crop
 from edgetam_label.errors import MediaError, UsageError
 from edgetam_label.mask_writer import BatchLimits, MaskWriter
 from edgetam_label.prompts import Click, Prompt
@@ -20,6 +21,9 @@ def store(tmp_path):
         yield opened
 
 
+CROP = Crop.whole(WIDTH, HEIGHT)
+
+
 @pytest.fixture
 def session_id(store):
     session = store.create(tiny_frames(40).identity)
@@ -31,7 +35,7 @@ def tracked(frame_idx: int, obj_id: int = 1) -> TrackedFrame:
     mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
     mask[frame_idx : frame_idx + 9, 5:30] = True
     logits = torch.zeros(1, 1, 32, 32)
-    return TrackedFrame(frame_idx, obj_id, mask, 3.0, False, frame_idx == 0, logits)
+    return TrackedFrame(frame_idx, obj_id, mask, 3.0, False, frame_idx == 0, logits, CROP)
 
 
 def writer(store, session_id, masks=8, direction="forward", on_stored=None) -> MaskWriter:

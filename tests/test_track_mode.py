@@ -7,6 +7,7 @@ from PIL import Image
 from tiny_video import tiny_frames, tiny_images, tiny_model
 
 from edgetam_label.config import ModelConfig
+from edgetam_label.crops import Crop, Located
 from edgetam_label.errors import ConfigError, UsageError
 from edgetam_label.flow import FlowCarrier, grey_picture
 from edgetam_label.frames import Frames
@@ -82,15 +83,16 @@ def test_flow_moves_a_mask_with_its_object():
     logits = torch.nn.functional.interpolate(
         torch.from_numpy(truth)[None, None].float(), (64, 64), mode="bilinear", antialias=True
     )
-    start = ObjectMask(logits * 20 - 10, score, score, torch.zeros(1, 8))
+    whole = Crop.whole(320, 240)
+    start = Located(ObjectMask(logits * 20 - 10, score, score, torch.zeros(1, 8)), whole)
     for t in range(4):
         image = ground.copy()
         image[80:160, 60 + 4 * t : 140 + 4 * t] = square
         carrier.arrive(grey_picture(image))
-        result = start if t == 0 else carrier.carried(1)
-        assert carrier.carried(2) is None
+        result = start if t == 0 else carrier.carried(1, whole)
+        assert carrier.carried(2, whole) is None
         carrier.show(1, result)
-    mask = logits_to_mask(result.low_res_logits, 240, 320)
+    mask = logits_to_mask(result.mask.low_res_logits, 240, 320)
     moved = np.roll(truth, 12, axis=1)
     assert (mask & moved).sum() / (mask | moved).sum() > 0.93
     assert (truth & moved).sum() / (truth | moved).sum() < 0.76

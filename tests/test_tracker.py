@@ -258,6 +258,7 @@ def frame_memory(frame_idx: int) -> FrameMemory:
         torch.randn(1, 1, 32, 32, generator=generator).half(),
         torch.rand(1, 1, generator=generator),
         torch.randn(1, 1, generator=generator),
+        torch.tensor([[0.0, 0.0, 96.0, 64.0, 96.0, 64.0]], dtype=torch.float64),
     )
 
 

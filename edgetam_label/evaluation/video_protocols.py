@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -64,10 +63,7 @@ def without_overlap(tracked: list[TrackedFrame]) -> Masks:
     claims = np.sum([m for m in masks.values()], axis=0)
     if claims.max(initial=0) <= 1:
         return masks
-    height, width = tracked[0].mask.shape
-    logits = np.stack(
-        [cv2.resize(t.low_res_logits[0, 0].float().cpu().numpy(), (width, height)) for t in tracked]
-    )
+    logits = np.stack([t.logits() for t in tracked])
     logits[~np.stack(list(masks.values()))] = -np.inf
     winner = logits.argmax(axis=0)
     return {t.obj_id: t.mask & (winner == i) for i, t in enumerate(tracked)}

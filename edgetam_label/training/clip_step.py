@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgetam_label.crops import move_logits
 from edgetam_label.flow import FlowBetween, carry, grey_picture
 from edgetam_label.modeling.edgetam import EdgeTAM, ImageFeatures, ObjectMask
 from edgetam_label.modeling.mask_decoder import DecoderOutput
@@ -23,6 +24,7 @@ from edgetam_label.training.still_step import (
     normalise,
     windows_of,
 )
+from edgetam_label.training.windows import from_shares, seen_from
 
 MASK_PROMPT_SHARE = 0.5  # clips whose first frame is prompted by its mask, as in `vos`
 CORRECTION_SHARE = 0.3  # clips with one corrective click on a later frame
@@ -58,9 +60,7 @@ def clip_loss(
     encoded = model.encode_image(normalise(batch.frames.flatten(0, 1)))
     by_time = [encoded[slice(t, None, frames)] for t in range(frames)]
     rows = torch.arange(clips, device=batch.frames.device).repeat_interleave(objects)
-    targets = batch.targets.flatten(0, 1).float() / 255  # (rows, T, S/2, S/2)
-
-    walk = ClipWalk(model, batch.frames, targets, rng)
+    walk = ClipWalk(model, batch, rng)
     by_mask = rng.random() < MASK_PROMPT_SHARE
     walk.prompt(by_time[0], rows, batch, by_mask)
     corrected = int(rng.integers(1, frames)) if rng.random() < CORRECTION_SHARE else 0
@@ -75,12 +75,12 @@ class ClipWalk:
     def __init__(
         self,
         model: EdgeTAM,
-        frames: Tensor,
-        targets: Tensor,
+        batch: Batch,
         rng: np.random.Generator,
         flow_share: float = FLOW_SHARE,
     ) -> None:
-        self.model, self.frames, self.targets, self.rng = model, frames, targets, rng
+        self.model, self.rng, self.frames, self.windows = model, rng, batch.frames, batch.windows
+        self.targets = batch.targets.flatten(0, 1).float() / 255  # (rows, T, S/2, S/2)
         self.flow_share = flow_share if model.config.flow_prompt else 0.0
         self.bank = _Bank(model)
         self.flow_between = FlowBetween()
@@ -129,9 +129,15 @@ class ClipWalk:
         """The answer of frame t - 1 moved along the optical flow, (rows, 1, S/4, S/4)."""
         assert self.newest is not None
         pictures = self.frames[:, t - 1 : t + 1].permute(0, 1, 3, 4, 2).cpu().numpy()
+        windows = self.windows[:, t - 1 : t + 1].tolist()
         moved = []
-        for clip, rows in zip(pictures, self.newest.chunk(len(pictures)), strict=True):
+        for clip, shares, rows in zip(
+            pictures, windows, self.newest.chunk(len(pictures)), strict=True
+        ):
             before, now = (grey_picture(frame) for frame in clip)
+            source, target = (from_shares(share) for share in shares)
+            if source != target:
+                before, rows = seen_from(before, source, target), move_logits(rows, source, target)
             flow = self.flow_between(now, before)
             moved += [carry(row[None], flow) for row in rows]
         return torch.cat(moved)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from edgetam_label.crops import Crop
 from edgetam_label.errors import UsageError
 from edgetam_label.training.clips import Clip, ClipSource
 from edgetam_label.training.prompt_sampling import (
@@ -27,6 +28,7 @@ from edgetam_label.training.prompt_sampling import (
     sample_box,
     sample_click,
 )
+from edgetam_label.training.windows import as_shares, following_windows, random_window
 
 # Targets are kept at half the image's side: four times finer than a quarter-size logit map needs,
 # and a quarter of the cost of the full size.
@@ -43,7 +45,7 @@ class SampleSpec:
     size: side in pixels of the square, stretched training image. num_frames: length of the clip.
     num_objects: prompts per image. click_share: first prompts that are clicks; the rest are boxes.
     part_share: samples whose objects are parts of things. closest: smallest side of a crop, as a
-    share of the picture's.
+    share of the picture's. follow_share: clips looked at through crops that follow an object.
     reuse: how often a scene is shown. window: how many scenes are in play at once.
     """
 
@@ -53,6 +55,7 @@ class SampleSpec:
     click_share: float = 0.6
     part_share: float = 0.15
     closest: float = 0.57
+    follow_share: float = 0.0
     reuse: int = 3
     window: int = 192
 
@@ -61,11 +64,13 @@ class SampleSpec:
 class Sample:
     """frames: (T, S, S, 3) uint8. targets: (O, T, S/2, S/2) uint8, 0..255 coverage.
 
-    prompts: O first-frame prompts in pixels of S.
+    prompts: O first-frame prompts in pixels of S. windows: (T, 4) float32, where each frame was cut
+    from the clip's: x0, y0, x1, y1 as shares of its sides.
     """
 
     frames: NDArray[np.uint8]
     targets: NDArray[np.uint8]
+    windows: NDArray[np.float32]
     prompts: tuple[PointPrompt, ...]
 
 
@@ -73,11 +78,13 @@ class Sample:
 class Batch:
     """frames: (B, T, 3, S, S) uint8. targets: (B, O, T, S/2, S/2) uint8, 0..255.
 
-    points: (B, O, N, 2) in pixels of S. labels: (B, O, N), -1 padding.
+    points: (B, O, N, 2) in pixels of S. labels: (B, O, N), -1 padding. windows: (B, T, 4), where
+    each frame was cut from the clip's, as shares of its sides.
     """
 
     frames: Tensor
     targets: Tensor
+    windows: Tensor
     points: Tensor
     labels: Tensor
 
@@ -85,22 +92,10 @@ class Batch:
         return Batch(
             self.frames.to(device, non_blocking=True),
             self.targets.to(device, non_blocking=True),
+            self.windows,
             self.points.to(device, non_blocking=True),
             self.labels.to(device, non_blocking=True),
         )
-
-
-def random_window(
-    height: int, width: int, closest: float, rng: np.random.Generator
-) -> tuple[int, int, int, int]:
-    """A crop (x0, y0, x1, y1) whose sides are `closest` to 1 of the picture's, more often large.
-
-    Its aspect is stretched to a square later. Stretching matters: the model sees a 16:9 video
-    squeezed to a square.
-    """
-    w, h = (int(side * rng.uniform(closest**1.4, 1.0) ** (1 / 1.4)) for side in (width, height))
-    x0, y0 = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
-    return x0, y0, x0 + w, y0 + h
 
 
 def jitter_colours(frames: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -159,18 +154,20 @@ def make_sample(clip: Clip, spec: SampleSpec, rng: np.random.Generator) -> Sampl
     part = clip.parts is not None and rng.random() < spec.part_share
     label_maps = clip.parts if part and clip.parts is not None else clip.ids
     frames, ids = clip.frames[picked], label_maps[picked]
-    x0, y0, x1, y1 = random_window(ids.shape[1], ids.shape[2], spec.closest, rng)
-    frames, ids = frames[:, y0:y1, x0:x1], ids[:, y0:y1, x0:x1]
     if rng.random() < 0.5:
         frames, ids = frames[:, :, ::-1], ids[:, :, ::-1]
+    windows = _choose_windows(frames, ids, spec, rng)
     size = (spec.size, spec.size)
     resized = np.stack(
-        [cv2.resize(np.ascontiguousarray(f), size, interpolation=cv2.INTER_AREA) for f in frames]
+        [
+            cv2.resize(window.cut(frame), size, interpolation=cv2.INTER_AREA)
+            for window, frame in zip(windows, frames, strict=True)
+        ]
     ).astype(np.uint8, copy=False)
     resized_ids = np.stack(
         [
-            cv2.resize(np.ascontiguousarray(i, np.uint16), size, interpolation=cv2.INTER_NEAREST)
-            for i in ids
+            cv2.resize(window.cut(i.astype(np.uint16)), size, interpolation=cv2.INTER_NEAREST)
+            for window, i in zip(windows, ids, strict=True)
         ]
     ).astype(np.uint16, copy=False)
     masks = choose_masks(resized_ids, spec.num_objects, rng)
@@ -184,7 +181,21 @@ def make_sample(clip: Clip, spec: SampleSpec, rng: np.random.Generator) -> Sampl
         ]
     )
     prompts = tuple(sample_prompt(mask[0], spec.click_share, rng) for mask in masks)
-    return Sample(jitter_colours(resized, rng), targets, prompts)
+    return Sample(jitter_colours(resized, rng), targets, as_shares(windows), prompts)
+
+
+def _choose_windows(
+    frames: NDArray[np.uint8],
+    ids: NDArray[np.integer],
+    spec: SampleSpec,
+    rng: np.random.Generator,
+) -> list[Crop]:
+    """One crop for every frame of a clip: the same for all, or one that follows an object."""
+    if len(ids) > 1 and rng.random() < spec.follow_share:
+        followed = choose_masks(ids, 1, rng, MIN_SHARE / 4)
+        if followed:
+            return following_windows(followed[0], frames, rng)
+    return [random_window(ids.shape[2], ids.shape[1], spec.closest, rng)] * len(ids)
 
 
 class SampleStream(Dataset[Sample]):
@@ -247,6 +258,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     return Batch(
         torch.from_numpy(np.ascontiguousarray(frames)),
         torch.from_numpy(np.stack([s.targets for s in samples])),
+        torch.from_numpy(np.stack([s.windows for s in samples])),
         torch.from_numpy(prompts.points).unflatten(0, (len(samples), objects)),
         torch.from_numpy(prompts.labels).unflatten(0, (len(samples), objects)),
     )

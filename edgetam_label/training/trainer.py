@@ -302,7 +302,9 @@ class _StageBatches:
             spec = (
                 still_spec(self.size, stage.part_share)
                 if frames == 1
-                else clip_spec(self.size, frames, stage.objects)
+                else clip_spec(
+                    self.size, frames, stage.objects, self.trainer.model.config.close_tracks
+                )
             )
             ranks = self.trainer.ranks
             source = data.stills if frames == 1 else data.clips
@@ -329,8 +331,12 @@ def still_spec(size: int, part_share: float) -> SampleSpec:
     return SampleSpec(size, part_share=part_share, closest=0.32, reuse=5)
 
 
-def clip_spec(size: int, frames: int, objects: int) -> SampleSpec:
-    return SampleSpec(size, frames, objects, click_share=0.5, part_share=0.05, reuse=3, window=64)
+def clip_spec(size: int, frames: int, objects: int, follows: bool) -> SampleSpec:
+    """follows: for a model that tracks through crops."""
+    return SampleSpec(
+        size, frames, objects, click_share=0.5, part_share=0.05, reuse=3, window=64,
+        follow_share=0.6 if follows else 0.0,
+    )  # fmt: skip
 
 
 def make_optimizer(

@@ -87,8 +87,7 @@ class Validator:
             rows = torch.zeros(batch.targets.shape[1], dtype=torch.long, device=model.device)
             walk = ClipWalk(
                 model,
-                batch.frames,
-                batch.targets.flatten(0, 1).float() / 255,
+                batch,
                 np.random.default_rng(0),
                 flow_share=1.0,
             )
