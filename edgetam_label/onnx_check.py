@@ -105,7 +105,11 @@ class _Pair:
             model,
             frames,
             TrackerSettings(
-                flow_prompt=False, refine_edges=False, clicked_parts=False, close_ups=False
+                flow_prompt=False,
+                refine_edges=False,
+                clicked_parts=False,
+                close_ups=False,
+                close_tracks=False,
             ),
         )
         self.onnx = OnnxTracker(OnnxPipeline(folder))

@@ -379,8 +379,9 @@ class VideoTracker:
                         beginning = started
                     guide = moved.mask.low_res_logits if moved and self._flow_prompt else None
                     located = self._track(
-                        obj, frame_idx, crop, encoded.features, beginning, reverse, guide
-                    )
+                        obj, frame_idx, crop, encoded.features, beginning, reverse, guide,
+                        lost=self._is_lost(carrier, obj_id),
+                    )  # fmt: skip
             if carrier is not None:
                 carrier.show(obj_id, located)
             yield self._to_video(obj, obj_id, frame_idx, located, picture)
@@ -394,6 +395,11 @@ class VideoTracker:
         moved = carrier.carried(obj_id, before.crop)
         bounds = None if moved is None else moved.bounds()
         return TRACKED.follow(before.crop, bounds, seen.pixels)
+
+    def _is_lost(self, carrier: FlowCarrier | None, obj_id: int) -> bool:
+        """Whether an object that is followed was absent from the frame before."""
+        before = None if carrier is None else carrier.before(obj_id)
+        return self._follows and before is not None and float(before.mask.object_score) <= 0
 
     def _around(self, frame_idx: int, bounds: Bounds | None) -> Crop:
         """Where an object is remembered that is at `bounds` of a prompted frame."""
@@ -439,11 +445,13 @@ class VideoTracker:
         started: Tensor,
         reverse: bool,
         moved: Tensor | None,
+        *,
+        lost: bool,
     ) -> Located:
         """One frame without a prompt: attend to memory, decode, remember.
 
         moved: logits of the frame before, where they are by the flow; if shown to the decoder, they
-        say which mask is meant, so only one is asked for.
+        say which mask is meant, so only one is asked for. lost: it must be sure to be found again.
         """
         self._encode_pending(obj)
         top = self._attend(obj, frame_idx, started, reverse)
@@ -451,7 +459,7 @@ class VideoTracker:
         decoded = self.model.decode_masks(
             top, features.high_res, mask_logits=guide, multimask=guide is None
         )
-        if self._follows and moved is not None and guide is None:
+        if lost:
             decoded = _if_sure(decoded)
         raw = self.model.gate_by_presence(decoded)
         result = self._fill_holes(raw)

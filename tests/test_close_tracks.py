@@ -145,6 +145,27 @@ def test_a_lost_object_is_looked_for_around(monkeypatch: pytest.MonkeyPatch) -> 
     assert not seen[1].is_whole and seen[-1].is_whole and widths == sorted(widths)
 
 
+def test_a_lost_object_comes_back_only_if_it_is_sure(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = tracker()
+    decode = found.model.decode_masks
+    answers = iter([(5.0, 0.3), (-1.0, 0.9), (5.0, 0.5), (5.0, 0.7), (5.0, 0.1)])
+
+    def planned(*args: object, **options: object) -> object:
+        output = decode(*args, **options)  # type: ignore[arg-type]
+        score, iou = next(answers)
+        return replace(
+            output,
+            low_res_logits=torch.full_like(output.low_res_logits, 8.0),
+            object_score=torch.full_like(output.object_score, score),
+            iou=torch.full_like(output.iou, iou),
+        )
+
+    monkeypatch.setattr(found.model, "decode_masks", planned)
+    tracked = list(found.propagate(objects=[1], max_frames=6))
+    # unsure, but never lost; lost; not sure enough; back; unsure again, but never lost
+    assert [t.absent for t in tracked] == [False, False, True, True, False, False]
+
+
 def moved(before: Crop, now: Crop, side: int = 32) -> np.ndarray:
     """The square of frame 0, on one crop, carried to frame 2 on another."""
     images = tiny_images(3)
