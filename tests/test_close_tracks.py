@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_video import HEIGHT, WIDTH, tiny_frames, tiny_images, tiny_model
+from tiny_video import HEIGHT, WIDTH, same_tracks, tiny_frames, tiny_images, tiny_model
 
 from edgetam_label.config import ModelConfig
 from edgetam_label.crops import Crop
@@ -16,7 +16,7 @@ from edgetam_label.flow import FlowBetween, carry, grey_picture
 from edgetam_label.frames import Frames
 from edgetam_label.masks import RLE, Mask
 from edgetam_label.prompts import Box, Click, Prompt
-from edgetam_label.tracker import TrackedFrame, TrackerSettings, VideoTracker
+from edgetam_label.tracker import TrackerSettings, VideoTracker
 
 
 def square(t: int) -> Mask:
@@ -41,15 +41,6 @@ def tracker(close: bool | None = True, **settings: int) -> VideoTracker:
     return found
 
 
-def logits(tracked: list[TrackedFrame]) -> list[torch.Tensor]:
-    return [t.low_res_logits for t in sorted(tracked, key=lambda t: (t.obj_id, t.frame_idx))]
-
-
-def same(ours: list[TrackedFrame], theirs: list[TrackedFrame]) -> bool:
-    pairs = zip(logits(ours), logits(theirs), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs)
-
-
 def crops(found: VideoTracker, obj_id: int) -> list[Crop]:
     memories = [found.memory(obj_id, t) for t in range(12)]
     return [memory.located().crop for memory in memories if memory is not None]
@@ -58,12 +49,12 @@ def crops(found: VideoTracker, obj_id: int) -> list[Crop]:
 def test_the_config_decides_unless_the_settings_do() -> None:
     assert not ModelConfig.load("edgetam").close_tracks  # official tracks are official
     whole, close = list(tracker(False).propagate()), list(tracker(True).propagate())
-    assert not same(whole, close)
-    assert same(whole, list(tracker(None).propagate()))
+    assert not same_tracks(whole, close)
+    assert same_tracks(whole, list(tracker(None).propagate()))
     asked = VideoTracker(tiny_model(close_tracks=True), tiny_frames(12))
     asked.add_prompt(Prompt(1, 0, mask=RLE.encode(small(0))))
     asked.add_prompt(Prompt(2, 0, clicks=(Click(20, 32),)))
-    assert same(close, list(asked.propagate()))
+    assert same_tracks(close, list(asked.propagate()))
 
 
 def test_a_given_mask_is_remembered_closely_and_shown_as_it_is() -> None:
@@ -100,7 +91,7 @@ def test_a_pass_in_pieces_equals_a_whole_one(direction: str) -> None:
     for first, length in ((0, 5), (5, 4), (9, 3)):
         begin = first if direction == "forward" else 11 - first
         found += pieces.propagate(begin, direction=direction, max_frames=length, objects=[1, 2])
-    assert same(found, expected)
+    assert same_tracks(found, expected)
     assert crops(pieces, 1) == crops(whole, 1)
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from rendered_scenes import iou, picture, truth
-from tiny_video import tiny_frames, tiny_model
+from tiny_video import same_tracks, tiny_frames, tiny_model
 
 from edgetam_label.flow import FlowBetween, carry, grey_picture
 from edgetam_label.modeling.fused import fuse
 from edgetam_label.prompts import Box, Click, Prompt
-from edgetam_label.tracker import TrackedFrame, TrackerSettings, VideoTracker
+from edgetam_label.tracker import TrackerSettings, VideoTracker
 
 OBJECTS = (Prompt(1, 0, clicks=(Click(20, 32),)), Prompt(2, 0, box=Box(8, 20, 32, 44)))
 
@@ -27,24 +27,15 @@ def tracker(flow_prompt: bool | None = True, **settings: int) -> VideoTracker:
     return found
 
 
-def logits(tracked: list[TrackedFrame]) -> list[torch.Tensor]:
-    return [t.low_res_logits for t in sorted(tracked, key=lambda t: (t.obj_id, t.frame_idx))]
-
-
-def same(ours: list[TrackedFrame], theirs: list[TrackedFrame]) -> bool:
-    pairs = zip(logits(ours), logits(theirs), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs)
-
-
 def test_the_config_decides_unless_the_settings_do() -> None:
     plain = list(tracker(False).propagate())
     guided = list(tracker(True).propagate())
-    assert not same(plain, guided)
-    assert same(plain, list(tracker(None).propagate()))
+    assert not same_tracks(plain, guided)
+    assert same_tracks(plain, list(tracker(None).propagate()))
     asked = VideoTracker(tiny_model(flow_prompt=True), tiny_frames(12))
     for prompt in OBJECTS:
         asked.add_prompt(prompt)
-    assert same(guided, list(asked.propagate()))
+    assert same_tracks(guided, list(asked.propagate()))
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
@@ -62,7 +53,7 @@ def test_a_pass_in_pieces_equals_a_whole_one(direction: str) -> None:
         length = {0: 5, 5: 4, 9: 3}[first]
         begin = first if direction == "forward" else 11 - first
         found += pieces.propagate(begin, direction=direction, max_frames=length, objects=ids)
-    assert same(found, expected)
+    assert same_tracks(found, expected)
 
 
 def test_it_goes_with_skipped_frames() -> None:

@@ -11,6 +11,7 @@ import torch
 from edgetam_label.config import ModelConfig
 from edgetam_label.frames import Frames
 from edgetam_label.modeling import EdgeTAM
+from edgetam_label.tracker import TrackedFrame
 
 WIDTH, HEIGHT = 96, 64
 
@@ -41,3 +42,12 @@ def tiny_images(count: int = 12) -> list[np.ndarray]:
 
 def tiny_frames(count: int = 12) -> Frames:
     return Frames.open(tiny_images(count))
+
+
+def same_tracks(ours: list[TrackedFrame], theirs: list[TrackedFrame]) -> bool:
+    """Whether two passes, in whatever order of frames, gave the same logits bit for bit."""
+    first, second = (
+        [t.low_res_logits for t in sorted(tracked, key=lambda t: (t.obj_id, t.frame_idx))]
+        for tracked in (ours, theirs)
+    )
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
