@@ -95,7 +95,14 @@ def test_a_mask_moves_with_the_picture() -> None:
     rng = np.random.default_rng(0)
     ground = cv2.resize(rng.integers(0, 255, (20, 20, 3), dtype=np.uint8), (128, 128))
     frames = np.stack([ground, np.roll(ground, 8, axis=1)]).transpose(0, 3, 1, 2)[None]
-    walk = ClipWalk(new_model(CONFIG), torch.from_numpy(frames), torch.zeros(1, 2, 64, 64), rng)
+    batch = Batch(
+        torch.from_numpy(frames),
+        torch.zeros(1, 1, 2, 64, 64, dtype=torch.uint8),
+        torch.tensor([[[0.0, 0.0, 1.0, 1.0]] * 2]),
+        torch.zeros(1, 1, 1, 2),
+        torch.ones(1, 1, 1, dtype=torch.long),
+    )
+    walk = ClipWalk(new_model(CONFIG), batch, rng)
     walk.newest = torch.full((1, 1, 32, 32), -8.0)
     walk.newest[:, :, 10:20, 10:20] = 8
     moved = walk._carried(1)[0, 0] > 0
