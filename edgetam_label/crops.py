@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import cv2
@@ -18,6 +18,7 @@ from edgetam_label.preprocess import logits_to_mask
 from edgetam_label.prompts import Box, Click
 
 P = TypeVar("P", bound=np.generic)
+V = TypeVar("V", np.uint8, np.float32)
 Bounds = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels of the frame
 
 UNSEEN_LOGIT = -10.0  # outside of what was looked at: background beyond doubt
@@ -104,25 +105,36 @@ class Crop:
     def _enlarged(self, logits: Tensor) -> tuple[NDArray[np.float32], slice, slice]:
         """The values of the frame's pixels that the crop touches, and their rows and columns."""
         values = logits[0, 0].float().cpu().numpy()
-        rows, columns = values.shape
         x0, y0 = int(np.floor(self.x0)), int(np.floor(self.y0))
         x1 = min(self.frame_width, int(np.ceil(self.x1)))
         y1 = min(self.frame_height, int(np.ceil(self.y1)))
-        across, down = columns / self.width, rows / self.height
-        to_values = np.array(
-            [
-                [across, 0, (x0 + 0.5 - self.x0) * across - 0.5],
-                [0, down, (y0 + 0.5 - self.y0) * down - 0.5],
-            ]
-        )
-        part = cv2.warpAffine(
-            values,
-            to_values,
-            (x1 - x0, y1 - y0),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        return np.asarray(part, dtype=np.float32), slice(y0, y1), slice(x0, x1)
+        touched = replace(self, x0=x0, y0=y0, x1=x1, y1=y1)
+        part = seen_from(values, self, touched, (x1 - x0, y1 - y0))
+        return part, slice(y0, y1), slice(x0, x1)
+
+
+def seen_from(picture: NDArray[V], source: Crop, target: Crop, size: tuple[int, int]) -> NDArray[V]:
+    """A picture (h, w) of one crop as another crop of the same frame shows it, bilinear.
+
+    size: width and height of the result. What lies outside of the source continues its edges.
+    """
+    rows, columns = picture.shape
+    across, down = columns / source.width, rows / source.height
+    wide, high = target.width / size[0], target.height / size[1]  # a pixel of the result
+    to_source = np.array(
+        [
+            [across * wide, 0, (target.x0 + 0.5 * wide - source.x0) * across - 0.5],
+            [0, down * high, (target.y0 + 0.5 * high - source.y0) * down - 0.5],
+        ]
+    )
+    moved = cv2.warpAffine(
+        picture,
+        to_source,
+        size,
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return np.asarray(moved, dtype=picture.dtype)
 
 
 def bounds_of(logits: Tensor, crop: Crop) -> Bounds | None:
@@ -148,13 +160,17 @@ class Located:
     mask: ObjectMask
     crop: Crop
 
+    @property
+    def absent(self) -> bool:
+        return float(self.mask.object_score) <= 0
+
     def logits_on(self, crop: Crop) -> Tensor:
         """Logits (1, 1, S/4, S/4) of another crop."""
         return move_logits(self.mask.low_res_logits, self.crop, crop)
 
     def bounds(self) -> Bounds | None:
         """Where the object is, None if it is absent."""
-        if float(self.mask.object_score) <= 0:
+        if self.absent:
             return None
         return bounds_of(self.mask.low_res_logits[0, 0], self.crop)
 

@@ -68,7 +68,7 @@ class FlowCarrier:
         old = self.before(obj_id)
         if old is None or self._now is None:
             return None
-        if float(old.mask.object_score) <= 0:
+        if old.absent:
             return replace(old, crop=crop)
         if self._flow is None:  # once for all objects
             assert self._before is not None

@@ -371,12 +371,11 @@ class VideoTracker:
                 else:
                     encoded = self._encoded(frame_idx, crop, seen)
                     picture = encoded.picture
-                    if not crop.is_whole:
+                    beginning = started if crop.is_whole else None
+                    if beginning is None:
                         beginning = self._start(encoded.features)
-                    elif started is None:
-                        beginning = started = self._start(encoded.features)
-                    else:
-                        beginning = started
+                    if crop.is_whole:  # once for all objects
+                        started = beginning
                     guide = moved.mask.low_res_logits if moved and self._flow_prompt else None
                     located = self._track(
                         obj, frame_idx, crop, encoded.features, beginning, reverse, guide,
@@ -399,7 +398,7 @@ class VideoTracker:
     def _is_lost(self, carrier: FlowCarrier | None, obj_id: int) -> bool:
         """Whether an object that is followed was absent from the frame before."""
         before = None if carrier is None else carrier.before(obj_id)
-        return self._follows and before is not None and float(before.mask.object_score) <= 0
+        return self._follows and before is not None and before.absent
 
     def _around(self, frame_idx: int, bounds: Bounds | None) -> Crop:
         """Where an object is remembered that is at `bounds` of a prompted frame."""
@@ -545,7 +544,7 @@ class VideoTracker:
         features = self._encoded(frame_idx, crop).features
         result = self._fill_holes(self.model.mask_as_output(features, pixels))
         located = Located(result, crop)
-        if float(result.object_score) <= 0:
+        if located.absent:
             return _Answer(located, RLE.empty(height, width))
         if crop.is_whole:
             shown = logits_to_mask(result.low_res_logits, height, width, exactly=True)
@@ -570,7 +569,7 @@ class VideoTracker:
         there = replace(look.output, low_res_logits=look.logits_on(crop))
         result = self.model.gate_by_presence(there)
         located = Located(result, crop)
-        if float(result.object_score) <= 0:
+        if located.absent:
             return _Answer(located, RLE.empty(self.frames.height, self.frames.width))
         return _Answer(located, RLE.encode(look.masks()[0]))
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from edgetam_label.config import ModelConfig
-from edgetam_label.crops import Crop
+from edgetam_label.crops import Crop, seen_from
 from edgetam_label.training.clip_step import ClipWalk, clip_loss
 from edgetam_label.training.clips import Clip
 from edgetam_label.training.initialisation import new_model
@@ -21,7 +21,6 @@ from edgetam_label.training.windows import (
     following_windows,
     from_shares,
     random_window,
-    seen_from,
 )
 
 HEIGHT, WIDTH = 120, 200
@@ -87,10 +86,10 @@ def test_shares_say_the_same_of_a_frame_of_any_size() -> None:
 def test_one_crop_seen_from_another() -> None:
     ramp = np.tile(np.arange(WIDTH, dtype=np.uint8), (HEIGHT, 1))
     whole, part = Crop.whole(WIDTH, HEIGHT), Crop(50, 30, 150, 90, WIDTH, HEIGHT)
-    closer = seen_from(ramp, whole, part)
+    closer = seen_from(ramp, whole, part, (WIDTH, HEIGHT))
     assert closer.shape == ramp.shape
     assert closer[60, 0] == pytest.approx(50, abs=1) and closer[60, -1] == pytest.approx(150, abs=1)
-    back = seen_from(closer, part, whole)
+    back = seen_from(closer, part, whole, (WIDTH, HEIGHT))
     assert np.abs(back[40:80, 60:140].astype(int) - ramp[40:80, 60:140]).max() <= 1
     assert back[60, 0] == pytest.approx(50, abs=1)  # outside of what was seen: its edge
 

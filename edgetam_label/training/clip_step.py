@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgetam_label.crops import move_logits
-from edgetam_label.flow import FlowBetween, carry, grey_picture
+from edgetam_label.crops import move_logits, seen_from
+from edgetam_label.flow import SIDE, FlowBetween, carry, grey_picture
 from edgetam_label.modeling.edgetam import EdgeTAM, ImageFeatures, ObjectMask
 from edgetam_label.modeling.mask_decoder import DecoderOutput
 from edgetam_label.training.losses import LossWeights, mask_loss
@@ -24,7 +24,7 @@ from edgetam_label.training.still_step import (
     normalise,
     windows_of,
 )
-from edgetam_label.training.windows import from_shares, seen_from
+from edgetam_label.training.windows import from_shares
 
 MASK_PROMPT_SHARE = 0.5  # clips whose first frame is prompted by its mask, as in `vos`
 CORRECTION_SHARE = 0.3  # clips with one corrective click on a later frame
@@ -137,7 +137,8 @@ class ClipWalk:
             before, now = (grey_picture(frame) for frame in clip)
             source, target = (from_shares(share) for share in shares)
             if source != target:
-                before, rows = seen_from(before, source, target), move_logits(rows, source, target)
+                before = seen_from(before, source, target, (SIDE, SIDE))
+                rows = move_logits(rows, source, target)
             flow = self.flow_between(now, before)
             moved += [carry(row[None], flow) for row in rows]
         return torch.cat(moved)

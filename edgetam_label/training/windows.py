@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -80,25 +79,3 @@ def from_shares(shares: Sequence[float]) -> Crop:
     """A crop of a frame whose sides are 1."""
     x0, y0, x1, y1 = shares
     return Crop(x0, y0, x1, y1, 1, 1)
-
-
-def seen_from(picture: NDArray[np.uint8], source: Crop, target: Crop) -> NDArray[np.uint8]:
-    """A picture (h, w) of one crop as another crop of the same frame shows it.
-
-    What lies outside of it continues its edges.
-    """
-    rows, columns = picture.shape[:2]
-    across, down = target.width / source.width, target.height / source.height
-    left = (target.x0 - source.x0) / source.width * columns
-    top = (target.y0 - source.y0) / source.height * rows
-    to_source = np.array(
-        [[across, 0, left + across / 2 - 0.5], [0, down, top + down / 2 - 0.5]], np.float64
-    )
-    moved = cv2.warpAffine(
-        picture,
-        to_source,
-        (columns, rows),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    return np.asarray(moved, dtype=np.uint8)

@@ -24,7 +24,7 @@ from edgetam_label.training.figures.glb_surfaces import (
     vertex_normals,
     welded,
 )
-from edgetam_label.training.figures.mesh_pictures import Layer, View
+from edgetam_label.training.figures.mesh_pictures import Layer, View, random_light
 
 FINE_ENOUGH = 6000  # triangles from which on a mesh is split once instead of twice
 DETAIL_LIFT = 0.012  # in sizes: eyes lie just under the rounded skin otherwise
@@ -67,13 +67,13 @@ def is_animal(model: Model) -> bool:
 
 def view_from_above(rng: np.random.Generator) -> View:
     """As people see what stands on the ground."""
-    light = rng.normal([0.0, 0.9, 0.8], [0.8, 0.5, 0.5])
+    light = random_light(rng)
     return View(
         yaw=float(rng.uniform(-180, 180)),
         pitch=float(rng.uniform(-10, 35)),
         roll=float(rng.normal(0, 4)),
         distance=float(rng.uniform(2.0, 5.0)),
-        light=(float(light[0]), float(light[1]), float(light[2])),
+        light=light,
         ambient=float(rng.uniform(0.45, 0.75)),
     )
 

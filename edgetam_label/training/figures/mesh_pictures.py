@@ -64,14 +64,20 @@ class _Faces:
     colours: FloatArray
 
 
+def random_light(rng: np.random.Generator) -> tuple[float, float, float]:
+    """Where light comes from, mostly from above and from the camera's side."""
+    x, y, z = rng.normal([0.0, 0.9, 0.8], [0.8, 0.5, 0.5]).tolist()
+    return x, y, z
+
+
 def random_view(rng: np.random.Generator) -> View:
-    light = rng.normal([0.0, 0.9, 0.8], [0.8, 0.5, 0.5])
+    light = random_light(rng)
     return View(
         yaw=float(rng.uniform(-180, 180)),
         pitch=float(np.clip(rng.normal(6, 10), -25, 25)),
         roll=float(rng.normal(0, 5)),
         distance=float(rng.uniform(1.8, 5.0)),
-        light=(float(light[0]), float(light[1]), float(light[2])),
+        light=light,
         ambient=float(rng.uniform(0.35, 0.8)),
     )
 
