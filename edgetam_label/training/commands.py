@@ -37,6 +37,13 @@ if TYPE_CHECKING:
     "scenes are made; may be repeated.",
 )
 @click.option(
+    "--backgrounds",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of photographs or .hdr panoramas in which half of the synthetic scenes play; may "
+    "be repeated.",
+)
+@click.option(
     "--init",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Start from the weights of this checkpoint, for example the shipped one.",
@@ -82,6 +89,7 @@ def train(
     out: Path,
     data: tuple[Path, ...],
     cutouts: tuple[Path, ...],
+    backgrounds: tuple[Path, ...],
     init: Path | None,
     resume: Path | None,
     still_minutes: float,
@@ -128,6 +136,7 @@ def train(
         out,
         data=data,
         cutouts=cutouts,
+        backgrounds=backgrounds,
         init=init,
         resume=resume,
         device=where.type,

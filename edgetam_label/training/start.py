@@ -18,6 +18,7 @@ from edgetam_label.training.plan import TrainingPlan
 from edgetam_label.training.saving import save_whole
 from edgetam_label.training.synthetic import SyntheticClips
 from edgetam_label.training.synthetic_pictures import Pictures
+from edgetam_label.training.synthetic_places import Places
 from edgetam_label.training.trainer import RESUME_FILE, Trainer, TrainingData
 from edgetam_label.training.validation import Validator
 
@@ -30,6 +31,7 @@ class TrainingRun:
     """All options of `edgetam-label train`; picklable, as each process starts from it.
 
     cutouts: folders of pictures with a transparent background, made into things of the scenes.
+    backgrounds: folders of photographs and panoramas in which half of the scenes play.
     data: folders in COCO, DAVIS or YouTube-VOS layout, mixed half and half with synthetic clips.
     init: checkpoint to start from. resume: file of an earlier run to go on with.
     held_out: scenes measured now and then (clips: a sixth as many); 0: nothing is measured.
@@ -40,6 +42,7 @@ class TrainingRun:
     out: Path
     data: tuple[Path, ...] = ()
     cutouts: tuple[Path, ...] = ()
+    backgrounds: tuple[Path, ...] = ()
     init: Path | None = None
     resume: Path | None = None
     device: str = "cpu"
@@ -83,8 +86,11 @@ class TrainingRun:
         seed, size = self.plan.seed, config.image_size
         wide = (size, size * 3 // 2)
         pictures = Pictures(self.cutouts) if self.cutouts else None
-        stills: ClipSource = SyntheticClips(seed, wide, pictures=pictures)
-        clips: ClipSource = SyntheticClips(seed + 1, wide, SYNTHETIC_FRAMES, pictures=pictures)
+        places = Places(self.backgrounds) if self.backgrounds else None
+        stills: ClipSource = SyntheticClips(seed, wide, pictures=pictures, places=places)
+        clips: ClipSource = SyntheticClips(
+            seed + 1, wide, SYNTHETIC_FRAMES, pictures=pictures, places=places
+        )
         if self.data:
             from edgetam_label.training.folders import open_folder
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgetam_label.training.clips import Clip
 from edgetam_label.training.synthetic_pictures import Pictures
+from edgetam_label.training.synthetic_places import Places
 from edgetam_label.training.synthetic_render import (
     background_frame,
     blend,
@@ -39,6 +40,7 @@ def synthetic_clip(
     texture_family: Split | None = "train",
     max_objects: int = 7,
     pictures: Pictures | None = None,
+    places: Places | None = None,
 ) -> Clip:
     """Render one clip.
 
@@ -49,6 +51,7 @@ def synthetic_clip(
         texture_family: "train" or "heldout"; None means "train".
         max_objects: most objects in a scene.
         pictures: for things made after them, or None.
+        places: for backgrounds and surfaces, or None.
 
     Returns:
         The clip, with at least one object visible in its first frame.
@@ -57,7 +60,7 @@ def synthetic_clip(
     split: Split = texture_family or "train"
     for attempt in range(_TRIES):
         rng = np.random.default_rng([seed, attempt, split == "heldout"])
-        scene = make_scene(rng, height, width, num_frames, split, max_objects, pictures)
+        scene = make_scene(rng, height, width, num_frames, split, max_objects, pictures, places)
         clip = _render(scene, rng, height, width, num_frames)
         if clip is not None:
             return clip
@@ -75,6 +78,7 @@ class SyntheticClips:
         texture_family: "train" or "heldout".
         length: what `len` says.
         pictures: for things made after them, or None.
+        places: for backgrounds and surfaces, or None.
     """
 
     seed: int = 0
@@ -83,6 +87,7 @@ class SyntheticClips:
     texture_family: Split = "train"
     length: int = 1_000_000
     pictures: Pictures | None = None
+    places: Places | None = None
 
     def __len__(self) -> int:
         return self.length
@@ -94,7 +99,7 @@ class SyntheticClips:
         seed = int(np.random.SeedSequence([self.seed, index]).generate_state(1, np.uint64)[0])
         return synthetic_clip(
             seed, size=self.size, num_frames=self.num_frames, texture_family=self.texture_family,
-            pictures=self.pictures,
+            pictures=self.pictures, places=self.places,
         )  # fmt: skip
 
 

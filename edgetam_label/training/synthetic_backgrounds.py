@@ -1,4 +1,4 @@
-"""Backgrounds: photographs, rooms, landscapes, patchworks, clutter; nothing there has an id."""
+"""Backgrounds: places, rooms, landscapes, patchworks, clutter; nothing there has an id."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from edgetam_label.training.synthetic_things import Workshop
 Image = NDArray[Any]  # uint8; OpenCV declares its results less closely
 _KINDS = ("scene", "photo", "room", "outdoor", "patchwork", "clutter", "plain")
 _SHARES = (0.08, 0.12, 0.22, 0.26, 0.1, 0.17, 0.05)
+_PLACED = 0.5  # share of the scenes that play in a place of the user's, where there are some
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,10 @@ class Background:
 
 def paint_background(shop: Workshop, height: int, width: int) -> Background:
     """A place of height x width pixels; only whole photographs have objects of their own."""
-    rng = shop.rng
+    rng, places = shop.rng, shop.textures.places
+    if places is not None and rng.random() < _PLACED:
+        image = places.look(rng, height, width)
+        return Background(_grit(shop, image) if rng.random() < 0.3 else image)
     kind = str(rng.choice(_KINDS, p=_SHARES))
     if kind in ("photo", "scene") and not shop.textures.photographs.images:
         kind = "clutter"

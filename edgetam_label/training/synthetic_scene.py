@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -27,10 +27,11 @@ from edgetam_label.training.synthetic_motion import (
 )
 from edgetam_label.training.synthetic_people import face, person
 from edgetam_label.training.synthetic_pictures import Pictures, picture_thing
+from edgetam_label.training.synthetic_places import Places
 from edgetam_label.training.synthetic_render import Placed, Shadows
 from edgetam_label.training.synthetic_shapes import HELDOUT_SHAPES, TRAIN_SHAPES
 from edgetam_label.training.synthetic_sprites import Light
-from edgetam_label.training.synthetic_textures import load_textures
+from edgetam_label.training.synthetic_textures import Textures, load_textures
 from edgetam_label.training.synthetic_things import Thing, Workshop
 from edgetam_label.training.synthetic_vehicles import bicycle, car
 
@@ -101,6 +102,7 @@ class _Set:
     background: NDArray[Any]
     pace: float  # how much happens between two frames: clips are fast or slow as a whole
     pictures: Pictures | None
+    textures: Textures
 
     @property
     def size(self) -> int:
@@ -115,19 +117,24 @@ def make_scene(
     split: Split,
     max_objects: int,
     pictures: Pictures | None = None,
+    places: Places | None = None,
 ) -> Scene:
-    """A random scene for frames of height x width pixels. pictures: for things made after them."""
+    """A random scene for frames of height x width pixels.
+
+    pictures: for things made after them; places: for backgrounds and surfaces; or None.
+    """
     size = min(height, width)
     light = _make_light(rng)
     shapes = TRAIN_SHAPES if split == "train" else HELDOUT_SHAPES
-    shop = Workshop(rng, load_textures(split), light, shapes, size * 0.25, None)
+    textures = replace(load_textures(split), places=places)
+    shop = Workshop(rng, textures, light, shapes, size * 0.25, None)
     margin = 1.0 if num_frames == 1 else _PAN_ROOM
     place = paint_background(shop, int(height * margin), int(width * margin))
     background = place.image
     if rng.random() < 0.3 and not place.outlines:  # out of focus
         background = cv2.GaussianBlur(background, (0, 0), float(rng.uniform(0.004, 0.018)) * size)
     pace = float(np.exp(rng.uniform(np.log(0.5), np.log(2.5))))
-    stage = _Set(rng, height, width, num_frames, split, light, background, pace, pictures)
+    stage = _Set(rng, height, width, num_frames, split, light, background, pace, pictures, textures)
     placed = _place_scene(stage, place.outlines)
     placed += _place_things(stage, placed, max_objects)
     strength = float(rng.uniform(0.15, 0.65)) if rng.random() < 0.75 else 0.0
@@ -213,7 +220,7 @@ def _make_thing(stage: _Set, centre: tuple[float, float], radius: float) -> Thin
     shares = np.array([makers[name][1] for name in names])
     maker = makers[names[int(rng.choice(len(names), p=shares / shares.sum()))]][0]
     resolution = max(radius * stage.size * 1.05, 6.0)
-    shop = Workshop(rng, load_textures(stage.split), stage.light, shapes, resolution, hide)
+    shop = Workshop(rng, stage.textures, stage.light, shapes, resolution, hide)
     if stage.pictures is not None and rng.random() < _PICTURED:
         maker = partial(picture_thing, pictures=stage.pictures)
     return maker(shop) or forms.simple(shop)

@@ -27,9 +27,12 @@ from edgetam_label.training.synthetic_fields import (
     relief,
 )
 from edgetam_label.training.synthetic_photos import Photographs, load_photographs
+from edgetam_label.training.synthetic_places import Places
 
 Image = NDArray[Any]  # uint8; OpenCV declares its results less closely
 FIELDS_PER_FAMILY = 12
+_PHOTO, _PHOTO_WITH_PLACES = 0.18, 0.28  # shares of the materials
+_OF_PLACES = 0.7  # share of those, where there are places, that are pieces of places
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,13 @@ class Material:
 
 @dataclass(frozen=True)
 class Textures:
-    """All fields and photographs of one split."""
+    """All fields and photographs of one split; places: more photographs, of the user's."""
 
     fields: dict[str, tuple[Image, ...]]
     soft: tuple[Image, ...]  # brightness around 128: light, creases; the same in both splits
     grit: tuple[Image, ...]  # brightness around 128 with structure down to the pixel
     photographs: Photographs
+    places: Places | None = None
 
     def material(
         self, rng: Generator, base: NDArray[np.float32] | None = None, *, kind: str | None = None
@@ -100,6 +104,8 @@ class Textures:
         if kind == "photo":
             images = self.photographs.images
             photo = images[int(rng.integers(len(images)))]
+            if self.places is not None and rng.random() < _OF_PLACES:
+                photo = self.places.look(rng, FIELD_SIZE, FIELD_SIZE)
             matrix[:, 2] = rng.uniform(0, 1, 2) * (photo.shape[1], photo.shape[0])
             matrix[:, :2] *= rng.uniform(0.8, 2.0)
             if photo.ndim == 2:
@@ -117,7 +123,7 @@ class Textures:
         draw = rng.random()
         if draw < 0.34:
             return "plain"
-        if draw < 0.52:
+        if draw < 0.34 + (_PHOTO if self.places is None else _PHOTO_WITH_PLACES):
             return "photo"
         names = tuple(self.fields)
         return names[int(rng.integers(len(names)))]
