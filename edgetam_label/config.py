@@ -50,6 +50,7 @@ class ModelConfig:
     drawn_prompts: bool = False
     close_ups: bool = False
     close_tracks: bool = False
+    fuse_flow: bool = False
     precision: str = "float32"
 
     @classmethod

@@ -20,6 +20,7 @@ from edgetam_label.prompts import Box, Click
 P = TypeVar("P", bound=np.generic)
 V = TypeVar("V", np.uint8, np.float32)
 Bounds = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels of the frame
+Drawn = NDArray[np.uint8]  # (S, S) of a crop: how much of each pixel is the object's, of 255
 
 UNSEEN_LOGIT = -10.0  # outside of what was looked at: background beyond doubt
 
@@ -155,10 +156,14 @@ def bounds_of(logits: Tensor, crop: Crop) -> Bounds | None:
 
 @dataclass(frozen=True)
 class Located:
-    """An object's mask, and the crop of the frame that its logits lie on."""
+    """An object's mask, and the crop of the frame that its logits lie on.
+
+    drawn: the mask of that crop as it is shown, where a tracker keeps it (`fuse_flow`).
+    """
 
     mask: ObjectMask
     crop: Crop
+    drawn: Drawn | None = None
 
     @property
     def absent(self) -> bool:

@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgetam_label.crops import Crop, Located
+from edgetam_label.crops import Crop, Drawn, Located
+from edgetam_label.fusion import KEPT
 from edgetam_label.predictor import LOGIT_LIMIT
 
-SIDE = 256  # of the grey pictures, stretched as the network's input is
+SIDE = 320  # of the grey pictures, stretched as the network's input is
 
 Flow = NDArray[np.float32]
 Grey = NDArray[np.uint8]
@@ -64,7 +65,10 @@ class FlowCarrier:
         return None if self._before is None else self._old.get(obj_id)
 
     def carried(self, obj_id: int, crop: Crop) -> Located | None:
-        """An object's mask moved here from the frame before, on a crop of this frame."""
+        """An object's mask moved here from the frame before, on a crop of this frame.
+
+        Its `iou` is what is to be expected of it after the move.
+        """
         old = self.before(obj_id)
         if old is None or self._now is None:
             return None
@@ -74,7 +78,10 @@ class FlowCarrier:
             assert self._before is not None
             self._flow = self._flow_between(self._now, self._before)
         logits = carry(old.mask.low_res_logits, self._flow, old.crop, crop)
-        return Located(replace(old.mask, low_res_logits=logits), crop)
+        drawn = None if old.drawn is None else _carry_drawn(old.drawn, self._flow, old.crop, crop)
+        return Located(
+            replace(old.mask, low_res_logits=logits, iou=old.mask.iou * KEPT), crop, drawn
+        )
 
 
 class FlowBetween:
@@ -108,6 +115,12 @@ def carry(
         x, y = _cells_before(flow, before, now, height, width)
     moved = cv2.remap(logits, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return torch.from_numpy(moved)[None, None].to(low_res_logits.device)
+
+
+def _carry_drawn(drawn: Drawn, flow: Flow, before: Crop, now: Crop) -> Drawn:
+    x, y = _cells_before(flow, before, now, *drawn.shape)
+    moved = cv2.remap(drawn, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(moved, np.uint8)
 
 
 def _cells_before(

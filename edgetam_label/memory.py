@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from edgetam_label.config import ModelConfig
-from edgetam_label.crops import Crop, Located
+from edgetam_label.crops import Crop, Drawn, Located
 from edgetam_label.modeling import ObjectMask
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ class FrameMemory:
     low_res_logits: (1, 1, S/4, S/4) float16, within ±32: a correction starts from them.
     iou, object_score: (1, 1) float32, as predicted.
     crop: (1, 6) float64, the fields of the `Crop` that tokens and logits lie on.
+    drawn: the mask as it was shown, for a pass that goes on from here; lost with age.
     """
 
     frame_idx: int
@@ -36,12 +37,13 @@ class FrameMemory:
     iou: Tensor
     object_score: Tensor
     crop: Tensor
+    drawn: Drawn | None = None
 
     def located(self) -> Located:
         """The answer that was remembered, with its logits rounded."""
         x0, y0, x1, y1, width, height = self.crop[0].tolist()
         mask = ObjectMask(self.low_res_logits.float(), self.iou, self.object_score, self.pointer)
-        return Located(mask, Crop(x0, y0, x1, y1, int(width), int(height)))
+        return Located(mask, Crop(x0, y0, x1, y1, int(width), int(height)), self.drawn)
 
 
 class MemoryBank:
@@ -192,7 +194,8 @@ class MemoryFile:
             _from_bytes(self._file.read(size), part.dtype, shape).to(self._device)
             for size, part, shape in zip(sizes, self._parts, self._shapes, strict=True)
         ]
-        return FrameMemory(frame_idx, *tensors)
+        tokens, pointer, logits, iou, score, crop = tensors
+        return FrameMemory(frame_idx, tokens, pointer, logits, iou, score, crop)
 
     def forget(self, frame_idx: int) -> None:
         slot = self._slots.pop(frame_idx, None)

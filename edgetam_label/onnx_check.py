@@ -110,6 +110,7 @@ class _Pair:
                 clicked_parts=False,
                 close_ups=False,
                 close_tracks=False,
+                fuse_flow=False,
             ),
         )
         self.onnx = OnnxTracker(OnnxPipeline(folder))

@@ -16,13 +16,20 @@ from torch import Tensor
 
 from edgetam_label.byte_cache import ByteCache
 from edgetam_label.close_ups import CloserLook, SeenCloser
-from edgetam_label.crops import Bounds, Crop, Located
+from edgetam_label.crops import Bounds, Crop, Drawn, Located
 from edgetam_label.edges import refine_edges
 from edgetam_label.errors import PromptError, UsageError
 from edgetam_label.flow import FlowCarrier, Grey, grey_picture
 from edgetam_label.frame_features import EncodedFrame, FrameFeatures, Picture
 from edgetam_label.frames import Frames
 from edgetam_label.framing import TRACKED, enough_pixels
+from edgetam_label.fusion import (
+    drawn_edges,
+    drawn_logits,
+    drawn_mask,
+    filled,
+    fuse_with_flow,
+)
 from edgetam_label.masks import RLE, Mask, mask_to_box, small_components
 from edgetam_label.memory import DTYPES, FrameMemory, MemoryBank
 from edgetam_label.modeling import EdgeTAM, ImageFeatures, ObjectMask
@@ -64,6 +71,8 @@ class TrackerSettings:
     close_ups: an answer to a prompt comes from a crop around it; None takes the model config's.
     close_tracks: an object is tracked through a crop that follows it, which costs an encoding for
         each object; None takes the model config's.
+    fuse_flow: a tracked mask is the network's answer and the mask before, moved along the flow,
+        each as far as it is sure; None takes the model config's.
     feature_cache_bytes: budget for encoded frames. spill_bytes: budget of the temporary file for
         memories outside the attention window, per object.
     """
@@ -78,6 +87,7 @@ class TrackerSettings:
     clicked_parts: bool | None = None
     close_ups: bool | None = None
     close_tracks: bool | None = None
+    fuse_flow: bool | None = None
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -90,8 +100,8 @@ class TrackedFrame:
 
     mask: (H, W) bool at the video's size, empty where `absent`. score: the object score, a logit;
     the object is absent where it is ≤ 0. low_res_logits: (1, 1, S/4, S/4) float32, on `crop`, where
-    the object was looked at.
-    prompted: a person prompted this frame.
+    the object was looked at. prompted: a person prompted this frame. drawn: the mask of the crop as
+    finely as it is kept, where it is (`fuse_flow`).
     """
 
     frame_idx: int
@@ -102,9 +112,12 @@ class TrackedFrame:
     prompted: bool
     low_res_logits: Tensor
     crop: Crop
+    drawn: Drawn | None = None
 
     def logits(self) -> NDArray[np.float32]:
-        """(H, W) float32 at the video's size, before any refinement."""
+        """(H, W) float32 at the video's size: of the mask as it is kept."""
+        if self.drawn is not None:
+            return self.crop.logits(_drawn_logits(self.drawn))
         return self.crop.logits(self.low_res_logits)
 
 
@@ -185,6 +198,7 @@ class VideoTracker:
         self._closer = config.close_ups if chosen.close_ups is None else chosen.close_ups
         follows = chosen.close_tracks
         self._follows = config.close_tracks if follows is None else follows
+        self._fuses = config.fuse_flow if chosen.fuse_flow is None else chosen.fuse_flow
         self._whole = Crop.whole(frames.width, frames.height)
         self._pixels: tuple[int, Picture] | None = None  # of the frame prompted last
         self._seen_closer: tuple[int, SeenCloser] | None = None  # the same
@@ -318,7 +332,7 @@ class VideoTracker:
     @property
     def _carries(self) -> bool:
         """Whether a pass knows on each frame where objects were on the one before."""
-        return self.settings.every > 1 or self._flow_prompt or self._follows
+        return self.settings.every > 1 or self._flow_prompt or self._follows or self._fuses
 
     def _carrier(self, chosen: Sequence[int], before: int) -> FlowCarrier | None:
         """What moves masks along the flow, if anything does; it knows those of frame `before`."""
@@ -358,13 +372,13 @@ class VideoTracker:
                 continue
             # a prompted frame's mask is the person's answer; tracking does not touch it
             answer = obj.prompted.get(frame_idx)
-            located = None if answer is None else answer.located
+            located = None if answer is None else self._as_shown(answer)
             picture = None
             if located is None:
                 crop = self._followed(carrier, obj_id, seen)
                 moved = None
                 skipped = frame_idx % self.settings.every != 0 and frame_idx not in obj.pending
-                if carrier is not None and (skipped or self._flow_prompt):
+                if carrier is not None and (skipped or self._flow_prompt or self._fuses):
                     moved = carrier.carried(obj_id, crop)
                 if skipped and moved is not None:
                     located, picture = moved, self._picture(crop, seen)
@@ -376,9 +390,8 @@ class VideoTracker:
                         beginning = self._start(encoded.features)
                     if crop.is_whole:  # once for all objects
                         started = beginning
-                    guide = moved.mask.low_res_logits if moved and self._flow_prompt else None
                     located = self._track(
-                        obj, frame_idx, crop, encoded.features, beginning, reverse, guide,
+                        obj, frame_idx, crop, encoded, beginning, reverse, moved,
                         lost=self._is_lost(carrier, obj_id),
                     )  # fmt: skip
             if carrier is not None:
@@ -440,36 +453,64 @@ class VideoTracker:
         obj: _TrackedObject,
         frame_idx: int,
         crop: Crop,
-        features: ImageFeatures,
+        encoded: EncodedFrame,
         started: Tensor,
         reverse: bool,
-        moved: Tensor | None,
+        moved: Located | None,
         *,
         lost: bool,
     ) -> Located:
         """One frame without a prompt: attend to memory, decode, remember.
 
-        moved: logits of the frame before, where they are by the flow; if shown to the decoder, they
-        say which mask is meant, so only one is asked for. lost: it must be sure to be found again.
+        moved: the mask of the frame before, where it is by the flow; if shown to the decoder, it
+        says which mask is meant, so only one is asked for. lost: it must be sure to be found again.
         """
         self._encode_pending(obj)
+        features = encoded.features
         top = self._attend(obj, frame_idx, started, reverse)
-        guide = moved if moved is not None and bool((moved > 0).any()) else None
+        if moved is not None and not bool((moved.mask.low_res_logits > 0).any()):
+            moved = None  # it went out of sight, which says nothing of where it is
+        guide = moved.mask.low_res_logits if moved is not None and self._flow_prompt else None
         decoded = self.model.decode_masks(
             top, features.high_res, mask_logits=guide, multimask=guide is None
         )
         if lost:
             decoded = _if_sure(decoded)
-        raw = self.model.gate_by_presence(decoded)
-        result = self._fill_holes(raw)
+        found = Located(self.model.gate_by_presence(decoded), crop)
+        if self._fuses and not found.absent:
+            found = self._fused(found, encoded.picture, None if lost else moved)
+        raw = found.mask
         # upstream encodes the mask as decoded and fills holes only in what it shows and keeps
         tokens = self.model.encode_memory(features.top, raw.low_res_logits, binarize=False)
-        located = Located(result, crop)
+        located = replace(found, mask=self._fill_holes(raw))
         obj.bank.add(self._remember(frame_idx, tokens, located), conditioning=False)
         for prompt in obj.pending.pop(frame_idx, ()):
             self._apply(obj, prompt, reverse=reverse)
-            located = obj.prompted[frame_idx].located
+            located = self._as_shown(obj.prompted[frame_idx])
         return located
+
+    def _fused(self, found: Located, picture: Picture | None, moved: Located | None) -> Located:
+        """What the network found, drawn finely, together with what the flow says."""
+        side, logits = self.model.config.image_size, found.mask.low_res_logits
+        if picture is None:
+            found = replace(found, drawn=drawn_logits(logits, side))
+        else:
+            found = replace(found, drawn=drawn_edges(refine_edges(logits, picture)))
+        if moved is not None:
+            if moved.drawn is None:
+                moved = replace(moved, drawn=drawn_logits(moved.mask.low_res_logits, side))
+            found = fuse_with_flow(found, moved)
+        assert found.drawn is not None
+        cells = (side / logits.shape[-1]) ** 2
+        return replace(found, drawn=filled(found.drawn, round(self._fill_hole_area * cells)))
+
+    def _as_shown(self, answer: _Answer) -> Located:
+        """A prompted mask, and where masks are kept finely, as the person saw it."""
+        located = answer.located
+        if not self._fuses or located.absent:
+            return located
+        side = self.model.config.image_size
+        return replace(located, drawn=drawn_mask(answer.shown.decode(), located.crop, side))
 
     def _attend(
         self, obj: _TrackedObject, frame_idx: int, started: Tensor, reverse: bool
@@ -546,6 +587,8 @@ class VideoTracker:
         located = Located(result, crop)
         if located.absent:
             return _Answer(located, RLE.empty(height, width))
+        if self._refines:  # masks are drawn more finely than the grid; this one has been drawn
+            return _Answer(located, mask)
         if crop.is_whole:
             shown = logits_to_mask(result.low_res_logits, height, width, exactly=True)
         else:
@@ -624,6 +667,7 @@ class VideoTracker:
             result.iou.float(),
             result.object_score.float(),
             crop,
+            located.drawn,
         )
 
     def _fill_holes(self, result: ObjectMask) -> ObjectMask:
@@ -659,12 +703,14 @@ class VideoTracker:
             mask = answer.shown.decode()
         elif score <= 0:
             mask = np.zeros((height, width), dtype=bool)
+        elif located.drawn is not None:
+            mask = located.crop.mask(_drawn_logits(located.drawn))
         else:
             logits = located.mask.low_res_logits
             mask = located.crop.mask(logits if picture is None else refine_edges(logits, picture))
         return TrackedFrame(
             frame_idx, obj_id, mask, score, score <= 0, frame_idx in obj.prompts,
-            located.mask.low_res_logits, located.crop,
+            located.mask.low_res_logits, located.crop, None if answer else located.drawn,
         )  # fmt: skip
 
     def _picture(self, crop: Crop, seen: _Seen) -> Picture | None:
@@ -707,6 +753,11 @@ class VideoTracker:
                 f"Frame {frame_idx} does not exist; {self.frames.identity.source} has frames 0 to "
                 f"{len(self.frames) - 1}."
             )
+
+
+def _drawn_logits(drawn: Drawn) -> Tensor:
+    """(1, 1, S, S) float32, positive where most of a pixel is the object's."""
+    return torch.from_numpy((drawn.astype(np.float32) - 127.5) / 12.75)[None, None]
 
 
 def _if_sure(decoded: DecoderOutput) -> DecoderOutput:

@@ -1,0 +1,89 @@
+"""Two witnesses of where an object is: the network, and the mask before, moved along the flow.
+
+A small network forgets fine things from one frame to the next (a strap, a head, a bag of ten
+pixels), and says so: its predicted IoU is low there. A moved mask keeps them, but slips a little
+with every frame and knows nothing of what comes into view. So each has a say as far as it is sure,
+and the mask is kept as finely as the network's input, not on the four times coarser grid of its
+logits. For models whose config says `fuse_flow`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgetam_label.crops import Crop, Drawn, Located, seen_from
+from edgetam_label.masks import Mask, small_components
+
+KEPT = 0.98  # of a mask's expected IoU, from one frame to the next along the flow
+SUREST = 0.98  # no expected IoU counts for more, so that neither witness decides alone
+LOGIT_LIMIT = 10.0  # what a memory is told at most of a pixel
+FILLED_HOLE = 140  # of 255: a filled hole, just inside
+
+
+def drawn_mask(mask: Mask, crop: Crop, side: int) -> Drawn:
+    """A mask (H, W) of the whole frame as a crop of it shows it, at side x side."""
+    finer = max(1, round(max(crop.width, crop.height) / side))
+    values = mask.astype(np.uint8) * np.uint8(255)
+    large = seen_from(values, crop.frame, crop, (side * finer, side * finer))
+    return np.asarray(cv2.resize(large, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def drawn_logits(logits: Tensor, side: int) -> Drawn:
+    """Logits (1, 1, h, w) as the probabilities that they stand for, at side x side."""
+    coarse = torch.sigmoid(logits[0, 0].float()).cpu().numpy()
+    large = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(np.rint(large * 255), np.uint8)
+
+
+def drawn_edges(refined: Tensor) -> Drawn:
+    """What `refine_edges` gives, (1, 1, S, S) in about ±0.5, in 0..255."""
+    values = refined[0, 0].cpu().numpy()
+    return np.asarray(np.rint(np.clip(values + 0.5, 0, 1) * 255), np.uint8)
+
+
+def fuse_with_flow(answer: Located, moved: Located) -> Located:
+    """The mean of both masks, weighted by the odds of their expected IoU.
+
+    answer: of the network, drawn. moved: the frame before, drawn, on the same crop; its `iou` is
+    what is expected of it now. Of the result, `iou` is the weighted mean, for the next frame.
+    """
+    if answer.drawn is None or moved.drawn is None:
+        return answer
+    seen, expected = float(answer.mask.iou.max()), float(moved.mask.iou.max())
+    share = _odds(expected) / (_odds(expected) + _odds(seen))
+    drawn = cv2.addWeighted(answer.drawn, 1 - share, moved.drawn, share, 0)
+    logits = answer.mask.low_res_logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+    logits = (1 - share) * logits + share * _coarse_logits(moved.drawn, logits)
+    iou = torch.full_like(answer.mask.iou, share * expected + (1 - share) * seen)
+    return Located(
+        replace(answer.mask, low_res_logits=logits, iou=iou),
+        answer.crop,
+        np.asarray(drawn, np.uint8),
+    )
+
+
+def filled(drawn: Drawn, area: int) -> Drawn:
+    """Without holes of at most `area` pixels; the same array where there are none."""
+    holes = small_components(drawn < 128, area) if area > 0 else None
+    if holes is None or not holes.any():
+        return drawn
+    return np.where(holes, np.uint8(FILLED_HOLE), drawn)
+
+
+def _odds(iou: float) -> float:
+    bounded = min(max(iou, 1 - SUREST), SUREST)
+    return bounded / (1 - bounded)
+
+
+def _coarse_logits(drawn: NDArray[np.uint8], like: Tensor) -> Tensor:
+    """Logits of the size of `like`: of the share of every cell that belongs to the object."""
+    rows, columns = like.shape[-2:]
+    shares = cv2.resize(drawn, (columns, rows), interpolation=cv2.INTER_AREA) / np.float32(255)
+    logits = np.log((shares + 1e-3) / (1 - shares + 1e-3)).astype(np.float32)
+    return torch.from_numpy(logits)[None, None].to(like)
