@@ -17,11 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgetam_label.crops import Crop, Drawn, Located
+from edgetam_label.crops import Crop, Drawn, Located, seen_from
 from edgetam_label.fusion import KEPT
 from edgetam_label.predictor import LOGIT_LIMIT
 
 SIDE = 320  # of the grey pictures, stretched as the network's input is
+
+DIFFERS = 10.0  # grey levels between a pixel and where it came from that halve the trust in it
+AROUND = 2.5  # pixels around it that are asked too (standard deviation)
 
 Flow = NDArray[np.float32]
 Grey = NDArray[np.uint8]
@@ -45,12 +48,13 @@ class FlowCarrier:
         self._before: Grey | None = None
         self._now: Grey | None = None
         self._flow: Flow | None = None
+        self._trust: NDArray[np.float32] | None = None
         self._shown: dict[int, Located] = {}
         self._old: dict[int, Located] = {}
 
     def arrive(self, grey: Grey) -> None:
         """Go on to the next frame of the pass."""
-        self._before, self._now, self._flow = self._now, grey, None
+        self._before, self._now, self._flow, self._trust = self._now, grey, None, None
         self._old, self._shown = self._shown, {}
 
     def show(self, obj_id: int, located: Located) -> None:
@@ -82,6 +86,18 @@ class FlowCarrier:
         return Located(
             replace(old.mask, low_res_logits=logits, iou=old.mask.iou * KEPT), crop, drawn
         )
+
+    def trust(self, crop: Crop, side: int) -> NDArray[np.float32]:
+        """(side, side) of a crop, 0..1: how far this frame looks as the flow to it says.
+
+        Little where something has come before an object, or the flow has lost it. Ones where no
+        flow has been asked for.
+        """
+        if self._flow is None or self._now is None or self._before is None:
+            return np.ones((side, side), np.float32)
+        if self._trust is None:
+            self._trust = _agreement(self._now, self._before, self._flow)
+        return seen_from(self._trust, crop.frame, crop, (side, side))
 
 
 class FlowBetween:
@@ -115,6 +131,19 @@ def carry(
         x, y = _cells_before(flow, before, now, height, width)
     moved = cv2.remap(logits, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return torch.from_numpy(moved)[None, None].to(low_res_logits.device)
+
+
+def _agreement(now: Grey, before: Grey, flow: Flow) -> NDArray[np.float32]:
+    x, y = np.meshgrid(*[np.arange(SIDE, dtype=np.float32)] * 2)
+    moved = cv2.remap(
+        before,
+        x + flow[..., 0],
+        y + flow[..., 1],
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    differs = cv2.GaussianBlur(cv2.absdiff(moved, now).astype(np.float32), (0, 0), AROUND)
+    return np.asarray(1 / (1 + (differs / DIFFERS) ** 2), np.float32)
 
 
 def _carry_drawn(drawn: Drawn, flow: Flow, before: Crop, now: Crop) -> Drawn:

@@ -47,25 +47,28 @@ def drawn_edges(refined: Tensor) -> Drawn:
     return np.asarray(np.rint(np.clip(values + 0.5, 0, 1) * 255), np.uint8)
 
 
-def fuse_with_flow(answer: Located, moved: Located) -> Located:
+def fuse_with_flow(
+    answer: Located, moved: Located, trust: NDArray[np.float32] | None = None
+) -> Located:
     """The mean of both masks, weighted by the odds of their expected IoU.
 
     answer: of the network, drawn. moved: the frame before, drawn, on the same crop; its `iou` is
-    what is expected of it now. Of the result, `iou` is the weighted mean, for the next frame.
+    what is expected of it now. trust: (S, S) in 0..1, a factor of its odds at every pixel; None: 1.
+    Of the result, `iou` is the weighted mean over the moved mask, for the next frame.
     """
     if answer.drawn is None or moved.drawn is None:
         return answer
     seen, expected = float(answer.mask.iou.max()), float(moved.mask.iou.max())
-    share = _odds(expected) / (_odds(expected) + _odds(seen))
-    drawn = cv2.addWeighted(answer.drawn, 1 - share, moved.drawn, share, 0)
+    odds = _odds(expected) * (np.ones(moved.drawn.shape, np.float32) if trust is None else trust)
+    share = (odds / (odds + _odds(seen))).astype(np.float32)
+    before = moved.drawn.astype(np.float32)
+    drawn = np.rint(answer.drawn + share * (before - answer.drawn)).astype(np.uint8)
     logits = answer.mask.low_res_logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
-    logits = (1 - share) * logits + share * _coarse_logits(moved.drawn, logits)
-    iou = torch.full_like(answer.mask.iou, share * expected + (1 - share) * seen)
-    return Located(
-        replace(answer.mask, low_res_logits=logits, iou=iou),
-        answer.crop,
-        np.asarray(drawn, np.uint8),
-    )
+    coarse = _coarse(share, logits)
+    logits = (1 - coarse) * logits + coarse * _coarse_logits(moved.drawn, logits)
+    inside = float((share * before).sum() / max(1.0, before.sum()))
+    iou = torch.full_like(answer.mask.iou, inside * expected + (1 - inside) * seen)
+    return Located(replace(answer.mask, low_res_logits=logits, iou=iou), answer.crop, drawn)
 
 
 def filled(drawn: Drawn, area: int) -> Drawn:
@@ -83,7 +86,12 @@ def _odds(iou: float) -> float:
 
 def _coarse_logits(drawn: NDArray[np.uint8], like: Tensor) -> Tensor:
     """Logits of the size of `like`: of the share of every cell that belongs to the object."""
+    shares = _coarse((drawn / 255).astype(np.float32), like)
+    return torch.log((shares + 1e-3) / (1 - shares + 1e-3))
+
+
+def _coarse(values: NDArray[np.float32], like: Tensor) -> Tensor:
+    """(S, S) averaged over the cells of `like`, (1, 1, h, w)."""
     rows, columns = like.shape[-2:]
-    shares = cv2.resize(drawn, (columns, rows), interpolation=cv2.INTER_AREA) / np.float32(255)
-    logits = np.log((shares + 1e-3) / (1 - shares + 1e-3)).astype(np.float32)
-    return torch.from_numpy(logits)[None, None].to(like)
+    means = np.asarray(cv2.resize(values, (columns, rows), interpolation=cv2.INTER_AREA))
+    return torch.from_numpy(means)[None, None].to(like)

@@ -390,8 +390,11 @@ class VideoTracker:
                         beginning = self._start(encoded.features)
                     if crop.is_whole:  # once for all objects
                         started = beginning
+                    trust = None
+                    if carrier is not None and self._fuses:
+                        trust = carrier.trust(crop, self.model.config.image_size)
                     located = self._track(
-                        obj, frame_idx, crop, encoded, beginning, reverse, moved,
+                        obj, frame_idx, crop, encoded, beginning, reverse, moved, trust,
                         lost=self._is_lost(carrier, obj_id),
                     )  # fmt: skip
             if carrier is not None:
@@ -457,13 +460,15 @@ class VideoTracker:
         started: Tensor,
         reverse: bool,
         moved: Located | None,
+        trust: NDArray[np.float32] | None,
         *,
         lost: bool,
     ) -> Located:
         """One frame without a prompt: attend to memory, decode, remember.
 
         moved: the mask of the frame before, where it is by the flow; if shown to the decoder, it
-        says which mask is meant, so only one is asked for. lost: it must be sure to be found again.
+        says which mask is meant, so only one is asked for. trust: (S, S) of the crop, how well the
+        flow explains it. lost: it must be sure to be found again.
         """
         self._encode_pending(obj)
         features = encoded.features
@@ -478,7 +483,7 @@ class VideoTracker:
             decoded = _if_sure(decoded)
         found = Located(self.model.gate_by_presence(decoded), crop)
         if self._fuses and not found.absent:
-            found = self._fused(found, encoded.picture, None if lost else moved)
+            found = self._fused(found, encoded.picture, None if lost else moved, trust)
         raw = found.mask
         # upstream encodes the mask as decoded and fills holes only in what it shows and keeps
         tokens = self.model.encode_memory(features.top, raw.low_res_logits, binarize=False)
@@ -489,7 +494,13 @@ class VideoTracker:
             located = self._as_shown(obj.prompted[frame_idx])
         return located
 
-    def _fused(self, found: Located, picture: Picture | None, moved: Located | None) -> Located:
+    def _fused(
+        self,
+        found: Located,
+        picture: Picture | None,
+        moved: Located | None,
+        trust: NDArray[np.float32] | None,
+    ) -> Located:
         """What the network found, drawn finely, together with what the flow says."""
         side, logits = self.model.config.image_size, found.mask.low_res_logits
         if picture is None:
@@ -499,7 +510,7 @@ class VideoTracker:
         if moved is not None:
             if moved.drawn is None:
                 moved = replace(moved, drawn=drawn_logits(moved.mask.low_res_logits, side))
-            found = fuse_with_flow(found, moved)
+            found = fuse_with_flow(found, moved, trust)
         assert found.drawn is not None
         cells = (side / logits.shape[-1]) ** 2
         return replace(found, drawn=filled(found.drawn, round(self._fill_hole_area * cells)))

@@ -88,6 +88,34 @@ def test_two_unsure_masks_may_agree_where_neither_is_whole() -> None:
     assert fused.drawn is not None and int(fused.drawn[3, 3]) == 120
 
 
+def test_where_the_flow_is_not_trusted_the_network_decides() -> None:
+    trust = np.ones((SIDE, SIDE), np.float32)
+    trust[: SIDE // 2] = 0
+    answer, moved = located(half(True), 0.5), located(half(False), 0.9)
+    fused = fuse_with_flow(answer, moved, trust)
+    assert fused.drawn is not None
+    assert np.array_equal(fused.drawn[: SIDE // 2], half(True)[: SIDE // 2])
+    assert np.array_equal(fused.drawn[SIDE // 2 :] > 127, half(False)[SIDE // 2 :] > 127)
+    assert 0.5 < float(fused.mask.iou) < float(fuse_with_flow(answer, moved).mask.iou)
+
+
+def test_something_new_in_the_picture_is_not_explained_by_the_flow() -> None:
+    rng = np.random.default_rng(0)
+    before = np.kron(rng.integers(0, 255, (40, 40)), np.ones((8, 8))).astype(np.uint8)
+    now = before.copy()
+    now[100:160, 100:160] = rng.integers(0, 255, (60, 60))
+    carrier, whole = FlowCarrier(), Crop.whole(320, 320)
+    carrier.arrive(before)
+    carrier.show(1, replace(located(half(True), 1.0), crop=whole))
+    carrier.arrive(now)
+    assert (carrier.trust(whole, 320) == 1).all()  # nobody has asked for the flow
+    assert carrier.carried(1, whole) is not None
+    trust = carrier.trust(whole, 320)
+    assert trust[110:150, 110:150].mean() < 0.3 < 0.9 < trust[200:].mean()
+    part = carrier.trust(Crop(100, 100, 160, 160, 320, 320), 60)
+    assert part[10:50, 10:50].mean() < 0.3
+
+
 def test_a_moved_mask_is_trusted_less_with_every_frame() -> None:
     carrier = FlowCarrier()
     grey = np.zeros((320, 320), np.uint8)
