@@ -25,7 +25,7 @@ class FrameMemory:
 
     tokens: (1, L, D) in the config's memory dtype. pointer: (1, C) float32.
     low_res_logits: (1, 1, S/4, S/4) float16, within ±32: a correction starts from them.
-    iou, object_score: (1, 1) float32, as predicted.
+    iou, object_score: (1, 1) float32, as predicted; iou is what is expected of a fused mask.
     crop: (1, 6) float64, the fields of the `Crop` that tokens and logits lie on.
     drawn: the mask as it was shown, for a pass that goes on from here; lost with age.
     """

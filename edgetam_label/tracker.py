@@ -339,12 +339,20 @@ class VideoTracker:
         if not self._carries:
             return None
         carrier = FlowCarrier()
-        known = {o: m for o in chosen if (m := self.memory(o, before)) is not None}
+        known = {o: at for o in chosen if (at := self._known(o, before)) is not None}
         if known:
             carrier.arrive(grey_picture(self.frames[before]))
-            for obj_id, memory in known.items():
-                carrier.show(obj_id, memory.located())
+            for obj_id, located in known.items():
+                carrier.show(obj_id, located)
         return carrier
+
+    def _known(self, obj_id: int, frame_idx: int) -> Located | None:
+        """Where an object is on a frame that was prompted or tracked."""
+        answer = self._object(obj_id).prompted.get(frame_idx)
+        if answer is not None:
+            return self._as_shown(answer)
+        memory = self.memory(obj_id, frame_idx)
+        return None if memory is None else memory.located()
 
     def _inputs(self, start: int, stop: int, step: int) -> Iterator[_Seen]:
         """Frames as they are looked at: made ahead, so decoding costs the pass no time."""

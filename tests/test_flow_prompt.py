@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from rendered_scenes import iou, picture, truth
-from tiny_video import same_tracks, tiny_frames, tiny_model
+from tiny_video import in_pieces, same_tracks, tiny_frames, tiny_model
 
 from edgetam_label.flow import FlowBetween, carry, grey_picture
 from edgetam_label.modeling.fused import fuse
@@ -47,13 +47,7 @@ def test_a_pass_in_pieces_equals_a_whole_one(direction: str) -> None:
             t.remove_object(prompt.obj_id)
             t.add_prompt(replace(prompt, frame_idx=start))
     expected = list(whole.propagate(direction=direction))
-    ids = [prompt.obj_id for prompt in OBJECTS]
-    found = []
-    for first in (0, 5, 9):
-        length = {0: 5, 5: 4, 9: 3}[first]
-        begin = first if direction == "forward" else 11 - first
-        found += pieces.propagate(begin, direction=direction, max_frames=length, objects=ids)
-    assert same_tracks(found, expected)
+    assert same_tracks(in_pieces(pieces, direction), expected)
 
 
 def test_it_goes_with_skipped_frames() -> None:

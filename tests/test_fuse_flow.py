@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from rendered_scenes import iou
-from tiny_video import HEIGHT, WIDTH, same_tracks, tiny_frames, tiny_model
+from tiny_video import HEIGHT, WIDTH, in_pieces, same_tracks, tiny_frames, tiny_model
 
 from edgetam_label.config import ModelConfig
 from edgetam_label.crops import Crop, Located
@@ -177,12 +177,7 @@ def test_a_pass_in_pieces_equals_a_whole_one(direction: str) -> None:
             t.remove_object(prompt.obj_id)
             t.add_prompt(replace(prompt, frame_idx=start))
     expected = list(whole.propagate(direction=direction))
-    ids = [prompt.obj_id for prompt in OBJECTS]
-    found = []
-    for first, length in ((0, 5), (5, 4), (9, 3)):
-        begin = first if direction == "forward" else 11 - first
-        found += pieces.propagate(begin, direction=direction, max_frames=length, objects=ids)
-    assert same_tracks(found, expected)
+    assert same_tracks(in_pieces(pieces, direction), expected)
 
 
 def test_a_correction_is_carried_on_as_the_person_drew_it() -> None:

@@ -11,7 +11,7 @@ import torch
 from edgetam_label.config import ModelConfig
 from edgetam_label.frames import Frames
 from edgetam_label.modeling import EdgeTAM
-from edgetam_label.tracker import TrackedFrame
+from edgetam_label.tracker import TrackedFrame, VideoTracker
 
 WIDTH, HEIGHT = 96, 64
 
@@ -42,6 +42,17 @@ def tiny_images(count: int = 12) -> list[np.ndarray]:
 
 def tiny_frames(count: int = 12) -> Frames:
     return Frames.open(tiny_images(count))
+
+
+def in_pieces(tracker: VideoTracker, direction: str) -> list[TrackedFrame]:
+    """A pass over twelve frames with all objects, begun anew three times on the way."""
+    found: list[TrackedFrame] = []
+    for first, length in ((0, 1), (1, 4), (5, 4), (9, 3)):
+        begin = first if direction == "forward" else 11 - first
+        found += tracker.propagate(
+            begin, direction=direction, max_frames=length, objects=tracker.objects
+        )
+    return found
 
 
 def same_tracks(ours: list[TrackedFrame], theirs: list[TrackedFrame]) -> bool:
