@@ -194,7 +194,8 @@ def test_a_drawn_mask_is_kept_to_the_pixel():
         VideoTracker(tiny_model(refine_edges=refines), frames).add_prompt(prompt).mask
         for refines in (False, True)
     )
-    assert plain.any() and np.array_equal(plain, refined)
+    assert np.array_equal(refined, drawn)
+    assert (plain & drawn).sum() / (plain | drawn).sum() > 0.9  # of the grid, as upstream
 
 
 def test_image_masks_are_refined():
