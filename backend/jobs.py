@@ -221,7 +221,8 @@ class JobRunner:
         except (Cancelled, JobEnded):
             if job.cancelled.is_set() or not self._stopping.is_set():
                 self._finish(job, "cancelled")
-            # otherwise the server stops: the record stays unfinished
+            else:  # the server stops: the record stays unfinished, for the next start at once
+                self._release(job)
         except ModelLoading as failure:
             logger.warning("job %s waits for a model: %s", job.id, failure)
             job.end("failed", str(failure))  # its record stays: a start with a model resumes it
@@ -281,6 +282,12 @@ class JobRunner:
         else:
             job.end(record.state, record.error)
         return False
+
+    def _release(self, job: LiveJob) -> None:
+        try:
+            self._store.jobs.release(job.id, self._owner)
+        except EdgeTAMLabelError as failure:  # then the lease runs out
+            logger.info("job %s cannot be given back: %s", job.id, failure)
 
     def _lease(self, job: LiveJob) -> Callable[[], None]:
         """To be called often; asks the store now and then."""

@@ -145,6 +145,12 @@ class TrackingJobs:
         with self._database.write() as connection:
             return connection.execute(statement.values(values)).rowcount == 1
 
+    def release(self, job_id: str, owner: str) -> None:
+        """Give an unfinished job back before its lease has run out, for whoever goes on with it."""
+        mine = (JOBS.c.id == job_id, JOBS.c.owner == owner, JOBS.c.state.in_(UNFINISHED))
+        with self._database.write() as connection:
+            connection.execute(update(JOBS).where(*mine).values(owner=None, updated_at=now()))
+
 
 def advance(connection: Connection, session_pk: int, job_id: str, next_frame: int | None) -> None:
     """Move a session's job on, inside the transaction that stores its masks.

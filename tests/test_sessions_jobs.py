@@ -84,6 +84,20 @@ def test_a_job_has_one_owner_at_a_time(store: SessionStore) -> None:
     assert not store.jobs.claim(job.id, "late")
 
 
+def test_a_job_that_is_given_back_is_free_at_once(store: SessionStore) -> None:
+    job = store.jobs.start(store.create(media()).id, direction="forward", start=0, state="queued")
+    assert store.jobs.claim(job.id, "first", 30)
+    store.jobs.release(job.id, "another")  # not his
+    assert not store.jobs.claim(job.id, "second")
+    store.jobs.release(job.id, "first")
+    given_back = store.jobs.get(job.id)
+    assert given_back.owner is None and given_back.unfinished
+    assert store.jobs.claim(job.id, "second")
+    done = store.jobs.update(job.id, state="done")
+    store.jobs.release(job.id, "second")
+    assert store.jobs.get(job.id) == done
+
+
 def test_a_job_ends_once_and_then_stores_nothing(store: SessionStore) -> None:
     session_id = store.create(media()).id
     store.set_object(session_id, LabelObject(1, "cat"))
