@@ -29,7 +29,7 @@ MAX_BYTES = 300_000  # of a file: larger ones take longer to read than a scene t
 TRIES = 12  # pictures looked at until one shows one solid thing
 CACHED = 256  # pictures kept by each process, 0.2 MB each at most
 
-AS_IT_IS = 0.5  # share of things that keep the picture's own colours
+AS_IT_IS = 0.65  # share of things that keep the picture's own colours
 RECOLOURED = 0.3  # share of the materials whose colour is not the picture's
 LINE_COLOUR = 70  # brightness below which a thin colour is a drawn outline, which the world lacks
 

@@ -72,7 +72,7 @@ HELDOUT_MAKERS: dict[str, tuple[Maker, float]] = {
     "fish": (objects.fish, 1.5),
     "cutout": (cutout, 0.5),
 }
-_PICTURED = 0.5  # share of things that are made after a picture, where there are any
+_PICTURED = 0.7  # share of things that are made after a picture, where there are any
 _MAX_PARTS = 240  # part numbers fit a byte
 _PAN_ROOM = 1.45  # how much larger than the frame the background of a moving clip is
 
