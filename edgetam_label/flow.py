@@ -51,11 +51,13 @@ class FlowCarrier:
         self._trust: NDArray[np.float32] | None = None
         self._shown: dict[int, Located] = {}
         self._old: dict[int, Located] = {}
+        # an object is first moved on its old crop, to see where it is, and then on the new one
+        self._moved: dict[tuple[int, Crop], Located] = {}
 
     def arrive(self, grey: Grey) -> None:
         """Go on to the next frame of the pass."""
         self._before, self._now, self._flow, self._trust = self._now, grey, None, None
-        self._old, self._shown = self._shown, {}
+        self._old, self._shown, self._moved = self._shown, {}, {}
 
     def show(self, obj_id: int, located: Located) -> None:
         """What an object's mask is on this frame."""
@@ -78,6 +80,12 @@ class FlowCarrier:
             return None
         if old.absent:
             return replace(old, crop=crop)
+        if (obj_id, crop) not in self._moved:
+            self._moved[obj_id, crop] = self._move(old, crop)
+        return self._moved[obj_id, crop]
+
+    def _move(self, old: Located, crop: Crop) -> Located:
+        assert self._now is not None
         if self._flow is None:  # once for all objects
             assert self._before is not None
             self._flow = self._flow_between(self._now, self._before)

@@ -22,7 +22,7 @@ from edgetam_label.masks import Mask, small_components
 
 KEPT = 0.98  # of a mask's expected IoU, from one frame to the next along the flow
 SUREST = 0.98  # no expected IoU counts for more, so that neither witness decides alone
-LOGIT_LIMIT = 10.0  # what a memory is told at most of a pixel
+BEYOND_DOUBT = 10.0  # the largest logit that a memory is told of a pixel
 FILLED_HOLE = 140  # of 255: a filled hole, just inside
 
 
@@ -63,7 +63,7 @@ def fuse_with_flow(
     share = (odds / (odds + _odds(seen))).astype(np.float32)
     before = moved.drawn.astype(np.float32)
     drawn = np.rint(answer.drawn + share * (before - answer.drawn)).astype(np.uint8)
-    logits = answer.mask.low_res_logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+    logits = answer.mask.low_res_logits.clamp(-BEYOND_DOUBT, BEYOND_DOUBT)
     coarse = _coarse(share, logits)
     logits = (1 - coarse) * logits + coarse * _coarse_logits(moved.drawn, logits)
     inside = float((share * before).sum() / max(1.0, before.sum()))

@@ -389,7 +389,8 @@ class VideoTracker:
                 if carrier is not None and (skipped or self._flow_prompt or self._fuses):
                     moved = carrier.carried(obj_id, crop)
                 if skipped and moved is not None:
-                    located, picture = moved, self._picture(crop, seen)
+                    located = moved
+                    picture = self._picture(crop, seen) if moved.drawn is None else None
                 else:
                     encoded = self._encoded(frame_idx, crop, seen)
                     picture = encoded.picture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from rendered_scenes import iou, picture, truth
-from tiny_video import in_pieces, same_tracks, tiny_frames, tiny_model
+from tiny_video import in_pieces, same_tracks, start_anew, tiny_frames, tiny_model
 
 from edgetam_label.flow import FlowBetween, carry, grey_picture
 from edgetam_label.modeling.fused import fuse
@@ -40,12 +40,7 @@ def test_the_config_decides_unless_the_settings_do() -> None:
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_a_pass_in_pieces_equals_a_whole_one(direction: str) -> None:
-    start = 0 if direction == "forward" else 11
-    whole, pieces = tracker(), tracker()
-    for t in (whole, pieces):
-        for prompt in OBJECTS:
-            t.remove_object(prompt.obj_id)
-            t.add_prompt(replace(prompt, frame_idx=start))
+    whole, pieces = (start_anew(tracker(), OBJECTS, direction) for _ in range(2))
     expected = list(whole.propagate(direction=direction))
     assert same_tracks(in_pieces(pieces, direction), expected)
 

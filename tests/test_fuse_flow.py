@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from rendered_scenes import iou
-from tiny_video import HEIGHT, WIDTH, in_pieces, same_tracks, tiny_frames, tiny_model
+from tiny_video import HEIGHT, WIDTH, in_pieces, same_tracks, start_anew, tiny_frames, tiny_model
 
 from edgetam_label.config import ModelConfig
 from edgetam_label.crops import Crop, Located
@@ -170,12 +170,7 @@ def test_logits_become_probabilities() -> None:
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_a_pass_in_pieces_equals_a_whole_one(direction: str) -> None:
-    start = 0 if direction == "forward" else 11
-    whole, pieces = tracker(), tracker()
-    for t in (whole, pieces):
-        for prompt in OBJECTS:
-            t.remove_object(prompt.obj_id)
-            t.add_prompt(replace(prompt, frame_idx=start))
+    whole, pieces = (start_anew(tracker(), OBJECTS, direction) for _ in range(2))
     expected = list(whole.propagate(direction=direction))
     assert same_tracks(in_pieces(pieces, direction), expected)
 

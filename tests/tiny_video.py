@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -11,6 +12,7 @@ import torch
 from edgetam_label.config import ModelConfig
 from edgetam_label.frames import Frames
 from edgetam_label.modeling import EdgeTAM
+from edgetam_label.prompts import Prompt
 from edgetam_label.tracker import TrackedFrame, VideoTracker
 
 WIDTH, HEIGHT = 96, 64
@@ -42,6 +44,14 @@ def tiny_images(count: int = 12) -> list[np.ndarray]:
 
 def tiny_frames(count: int = 12) -> Frames:
     return Frames.open(tiny_images(count))
+
+
+def start_anew(tracker: VideoTracker, prompts: Sequence[Prompt], direction: str) -> VideoTracker:
+    """Its objects prompted anew, on the one of twelve frames where a pass begins."""
+    for prompt in prompts:
+        tracker.remove_object(prompt.obj_id)
+        tracker.add_prompt(replace(prompt, frame_idx=0 if direction == "forward" else 11))
+    return tracker
 
 
 def in_pieces(tracker: VideoTracker, direction: str) -> list[TrackedFrame]:
