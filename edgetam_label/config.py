@@ -51,6 +51,7 @@ class ModelConfig:
     close_ups: bool = False
     close_tracks: bool = False
     fuse_flow: bool = False
+    target_model: bool = False
     precision: str = "float32"
 
     @classmethod
@@ -121,6 +122,8 @@ class ModelConfig:
             self.memory_dtype in MEMORY_DTYPES, "memory_dtype", f"one of {', '.join(MEMORY_DTYPES)}"
         )
         self._require(self.precision in PRECISIONS, "precision", f"one of {', '.join(PRECISIONS)}")
+        shows = self.flow_prompt or not self.target_model
+        self._require(shows, "target_model", "false where flow_prompt is, which shows it")
         self._require(self.num_maskmem >= 2, "num_maskmem", "at least 2")
 
     def _require(self, fits: bool, key: str, wanted: str) -> None:

@@ -13,27 +13,41 @@ from edgetam_label.byte_cache import ByteCache
 from edgetam_label.frames import Frames
 from edgetam_label.modeling import EdgeTAM, ImageFeatures
 from edgetam_label.preprocess import frame_to_input, input_to_picture
+from edgetam_label.target_model import colours_of
 
 Picture = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class EncodedFrame:
-    """picture: (S, S, 3), what the network saw, where masks are refined by it."""
+    """What is known of a picture.
+
+    picture: (S, S, 3), what the network saw, where masks are refined by it. colours: the same
+    (1, 3, S/4, S/4), where looks are learned.
+    """
 
     features: ImageFeatures
     picture: Picture | None
+    colours: Tensor | None = None
 
     @property
     def num_bytes(self) -> int:
-        return self.features.num_bytes + (0 if self.picture is None else self.picture.nbytes)
+        colours = 0 if self.colours is None else self.colours.nbytes
+        picture = 0 if self.picture is None else self.picture.nbytes
+        return self.features.num_bytes + picture + colours
 
 
 class FrameFeatures:
-    """Frames encoded when they are asked for, the recent ones kept within `max_bytes`."""
+    """Frames encoded when they are asked for, the recent ones kept within `max_bytes`.
 
-    def __init__(self, model: EdgeTAM, frames: Frames, max_bytes: int, *, pictures: bool) -> None:
-        self._model, self._frames, self._with_pictures = model, frames, pictures
+    pictures, colours: whether an `EncodedFrame` has them.
+    """
+
+    def __init__(
+        self, model: EdgeTAM, frames: Frames, max_bytes: int, *, pictures: bool, colours: bool
+    ) -> None:
+        self._model, self._frames = model, frames
+        self._with_pictures, self._with_colours = pictures, colours
         self._kept: ByteCache[int, EncodedFrame] = ByteCache(max_bytes)
 
     def __len__(self) -> int:
@@ -43,15 +57,23 @@ class FrameFeatures:
         self, frame_idx: int, image: Tensor | None = None, picture: Picture | None = None
     ) -> EncodedFrame:
         """A frame, encoded; `image`, `picture`: what the network sees, if made already."""
-        return self._kept.get_or_make(frame_idx, lambda: self._encode(frame_idx, image, picture))[0]
+
+        def make() -> EncodedFrame:
+            pixels = self._to_input(self._frames[frame_idx]) if image is None else image
+            return self._encode(pixels, picture)
+
+        return self._kept.get_or_make(frame_idx, make)[0]
+
+    def of_pixels(self, pixels: Picture) -> EncodedFrame:
+        """A crop, (h, w, 3), encoded; it is not kept."""
+        return self._encode(self._to_input(pixels), None)
+
+    def _to_input(self, pixels: Picture) -> Tensor:
+        return frame_to_input(pixels, self._model.config.image_size, self._model.device)
 
     @torch.inference_mode()
-    def _encode(
-        self, frame_idx: int, image: Tensor | None, picture: Picture | None
-    ) -> EncodedFrame:
-        if image is None:
-            size = self._model.config.image_size
-            image = frame_to_input(self._frames[frame_idx], size, self._model.device)
+    def _encode(self, image: Tensor, picture: Picture | None) -> EncodedFrame:
         if picture is None and self._with_pictures:
             picture = input_to_picture(image)
-        return EncodedFrame(self._model.encode_image(image), picture)
+        colours = colours_of(image) if self._with_colours else None
+        return EncodedFrame(self._model.encode_image(image), picture, colours)

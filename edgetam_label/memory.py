@@ -13,6 +13,7 @@ from torch import Tensor
 from edgetam_label.config import ModelConfig
 from edgetam_label.crops import Crop, Drawn, Located
 from edgetam_label.modeling import ObjectMask
+from edgetam_label.target_model import Appearance, known_so_far
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,9 @@ class FrameMemory:
     low_res_logits: (1, 1, S/4, S/4) float16, within ±32: a correction starts from them.
     iou, object_score: (1, 1) float32, as predicted; iou is what is expected of a fused mask.
     crop: (1, 6) float64, the fields of the `Crop` that tokens and logits lie on.
-    drawn: the mask as it was shown, for a pass that goes on from here; lost with age.
+    drawn, appearance: the mask as it was shown, and what was known of the object's looks from this
+    frame and those before it (a prompted frame: from it alone), for a pass that goes on from here;
+    both lost with age.
     """
 
     frame_idx: int
@@ -38,6 +41,7 @@ class FrameMemory:
     object_score: Tensor
     crop: Tensor
     drawn: Drawn | None = None
+    appearance: Appearance | None = None
 
     def located(self) -> Located:
         """The answer that was remembered, with its logits rounded."""
@@ -108,8 +112,7 @@ class MemoryBank:
         every: only multiples of it count as frames, for a tracker that skips the others.
         """
         last = self._config.num_maskmem - 1
-        step = every if reverse else -every
-        nearest = (frame_idx // every + 1 if reverse else (frame_idx - 1) // every) * every
+        step, nearest = _steps(frame_idx, reverse, every)
         maps = [(m.tokens, last) for m in self._conditioning.values()]
         for distance in range(last, 0, -1):
             memory = self._passing(nearest + step * (distance - 1))
@@ -129,6 +132,19 @@ class MemoryBank:
                 pointers.append(memory.pointer)
         return maps, pointers
 
+    def appearance(
+        self, frame_idx: int, *, reverse: bool, every: int = 1
+    ) -> tuple[Appearance | None, Appearance | None]:
+        """What is known of the object's looks on a frame that is reached by tracking.
+
+        All of it; and what tracking has taught so far, which begins as what prompts did.
+        """
+        prompted = [m.appearance for m in self._conditioning.values() if m.appearance is not None]
+        if not prompted:
+            return None, None
+        before = self._passing(_steps(frame_idx, reverse, every)[1])
+        return known_so_far(prompted, None if before is None else before.appearance)
+
     def _passing(self, frame_idx: int) -> FrameMemory | None:
         """A frame that is no conditioning frame."""
         if frame_idx in self._conditioning:
@@ -138,6 +154,12 @@ class MemoryBank:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _steps(frame_idx: int, reverse: bool, every: int) -> tuple[int, int]:
+    """From one frame that was seen to the next farther one, and the nearest before this one."""
+    nearest = (frame_idx // every + 1 if reverse else (frame_idx - 1) // every) * every
+    return (every if reverse else -every), nearest
 
 
 class MemoryFile:

@@ -111,6 +111,7 @@ class _Pair:
                 close_ups=False,
                 close_tracks=False,
                 fuse_flow=False,
+                target_model=False,
             ),
         )
         self.onnx = OnnxTracker(OnnxPipeline(folder))

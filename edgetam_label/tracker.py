@@ -45,6 +45,7 @@ from edgetam_label.preprocess import (
 )
 from edgetam_label.prompt_decoding import Look, View, decode_prompt, drawn_look
 from edgetam_label.prompts import Prompt
+from edgetam_label.target_model import RENEWED, SURE, Appearance, likeness, observe
 
 DIRECTIONS = ("forward", "backward")
 FILLED_HOLE_LOGIT = 0.1  # what a filled hole's logits become, as upstream has it
@@ -73,6 +74,8 @@ class TrackerSettings:
         each object; None takes the model config's.
     fuse_flow: a tracked mask is the network's answer and the mask before, moved along the flow,
         each as far as it is sure; None takes the model config's.
+    target_model: what an object looks like is learned while it is tracked, and added to the mask
+        that `flow_prompt` shows; None takes the model config's.
     feature_cache_bytes: budget for encoded frames. spill_bytes: budget of the temporary file for
         memories outside the attention window, per object.
     """
@@ -88,6 +91,7 @@ class TrackerSettings:
     close_ups: bool | None = None
     close_tracks: bool | None = None
     fuse_flow: bool | None = None
+    target_model: bool | None = None
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -199,13 +203,19 @@ class VideoTracker:
         follows = chosen.close_tracks
         self._follows = config.close_tracks if follows is None else follows
         self._fuses = config.fuse_flow if chosen.fuse_flow is None else chosen.fuse_flow
+        learns = config.target_model if chosen.target_model is None else chosen.target_model
+        self._learns = learns and self._flow_prompt
         self._whole = Crop.whole(frames.width, frames.height)
         self._pixels: tuple[int, Picture] | None = None  # of the frame prompted last
         self._seen_closer: tuple[int, SeenCloser] | None = None  # the same
         self._crops: ByteCache[tuple[int, Crop], EncodedFrame] = ByteCache(CROP_CACHE_BYTES)
         self._objects: dict[int, _TrackedObject] = {}
         self._features = FrameFeatures(
-            model, frames, self.settings.feature_cache_bytes, pictures=self._refines
+            model,
+            frames,
+            self.settings.feature_cache_bytes,
+            pictures=self._refines,
+            colours=self._learns,
         )
 
     @property
@@ -444,16 +454,11 @@ class VideoTracker:
                 return self._features.of(frame_idx)
             return self._features.of(frame_idx, seen.image, seen.picture)
         if seen is not None and seen.pixels is not None:
-            return self._encode(crop.cut(seen.pixels))
+            return self._features.of_pixels(crop.cut(seen.pixels))
         return self._crops.get_or_make(
-            (frame_idx, crop), lambda: self._encode(crop.cut(self._pixels_of(frame_idx)))
+            (frame_idx, crop),
+            lambda: self._features.of_pixels(crop.cut(self._pixels_of(frame_idx))),
         )[0]
-
-    @torch.inference_mode()
-    def _encode(self, pixels: Picture) -> EncodedFrame:
-        image = frame_to_input(pixels, self.model.config.image_size, self.model.device)
-        picture = input_to_picture(image) if self._refines else None
-        return EncodedFrame(self.model.encode_image(image), picture)
 
     @torch.inference_mode()
     def _start(self, features: ImageFeatures) -> Tensor:
@@ -485,6 +490,10 @@ class VideoTracker:
         if moved is not None and not bool((moved.mask.low_res_logits > 0).any()):
             moved = None  # it went out of sight, which says nothing of where it is
         guide = moved.mask.low_res_logits if moved is not None and self._flow_prompt else None
+        known, learned = obj.bank.appearance(frame_idx, reverse=reverse, every=self.settings.every)
+        colours = encoded.colours
+        if guide is not None and known is not None and colours is not None:
+            guide = guide + likeness(known, features, colours)
         decoded = self.model.decode_masks(
             top, features.high_res, mask_logits=guide, multimask=guide is None
         )
@@ -497,7 +506,10 @@ class VideoTracker:
         # upstream encodes the mask as decoded and fills holes only in what it shows and keeps
         tokens = self.model.encode_memory(features.top, raw.low_res_logits, binarize=False)
         located = replace(found, mask=self._fill_holes(raw))
-        obj.bank.add(self._remember(frame_idx, tokens, located), conditioning=False)
+        sure = not located.absent and float(raw.iou.max()) > SURE
+        if learned is not None and colours is not None and sure:
+            learned = learned.towards(observe(features, colours, raw.low_res_logits), RENEWED)
+        obj.bank.add(self._remember(frame_idx, tokens, located, learned), conditioning=False)
         for prompt in obj.pending.pop(frame_idx, ()):
             self._apply(obj, prompt, reverse=reverse)
             located = self._as_shown(obj.prompted[frame_idx])
@@ -651,7 +663,7 @@ class VideoTracker:
 
     def _see(self, pixels: Picture, crop: Crop) -> View:
         """The view of a crop, without memory, given the pixels within it."""
-        encoded = self._encode(pixels)
+        encoded = self._features.of_pixels(pixels)
         features = encoded.features
         features = ImageFeatures(self.model.without_memory(features.top), features.high_res)
         return View(crop, features, encoded.picture)
@@ -671,13 +683,18 @@ class VideoTracker:
         for frame_idx in [t for t in obj.unencoded if t != besides]:
             decoded = obj.unencoded.pop(frame_idx)
             located = decoded.located
-            top = self._encoded(frame_idx, located.crop).features.top
+            encoded = self._encoded(frame_idx, located.crop)
             logits = located.mask.low_res_logits
-            tokens = self.model.encode_memory(top, logits, binarize=True)
-            memory = self._remember(frame_idx, tokens, located)
+            tokens = self.model.encode_memory(encoded.features.top, logits, binarize=True)
+            seen = None
+            if encoded.colours is not None and not located.absent:
+                seen = observe(encoded.features, encoded.colours, logits.sign() * LOGIT_LIMIT)
+            memory = self._remember(frame_idx, tokens, located, seen)
             obj.bank.add(memory, conditioning=decoded.conditioning)
 
-    def _remember(self, frame_idx: int, tokens: Tensor, located: Located) -> FrameMemory:
+    def _remember(
+        self, frame_idx: int, tokens: Tensor, located: Located, appearance: Appearance | None
+    ) -> FrameMemory:
         result, crop = located.mask, torch.tensor([astuple(located.crop)], dtype=torch.float64)
         return FrameMemory(
             frame_idx,
@@ -688,6 +705,7 @@ class VideoTracker:
             result.object_score.float(),
             crop,
             located.drawn,
+            appearance,
         )
 
     def _fill_holes(self, result: ObjectMask) -> ObjectMask:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,15 @@ from edgetam_label.crops import move_logits, seen_from
 from edgetam_label.flow import SIDE, FlowBetween, carry, grey_picture
 from edgetam_label.modeling.edgetam import EdgeTAM, ImageFeatures, ObjectMask
 from edgetam_label.modeling.mask_decoder import DecoderOutput
+from edgetam_label.target_model import (
+    RENEWED,
+    SURE,
+    Appearance,
+    colours_of,
+    known_so_far,
+    likeness,
+    observe,
+)
 from edgetam_label.training.losses import LossWeights, mask_loss
 from edgetam_label.training.prompt_sampling import PADDING
 from edgetam_label.training.samples import Batch
@@ -52,6 +63,29 @@ class _Bank:
         return self.model.attend_memory(started, self.model.assemble_memory(maps, pointers))
 
 
+class _Looks:
+    """What is known of how all rows of a batch look, learned as the tracker learns it."""
+
+    def __init__(self) -> None:
+        self.prompted: list[Appearance] = []
+        self.learned: Appearance | None = None  # from tracking
+
+    def known(self) -> Appearance:
+        return known_so_far(self.prompted, self.learned)[0]
+
+    def learn(
+        self, here: ImageFeatures, colours: Tensor, answer: ObjectMask, prompted: bool
+    ) -> None:
+        logits = answer.low_res_logits
+        if prompted:
+            self.prompted.append(observe(here, colours, logits.sign() * LOGIT_LIMIT))
+            self.learned = None
+            return
+        sure = (answer.object_score[:, 0] > 0) & (answer.iou.amax(dim=1) > SURE)
+        before = known_so_far(self.prompted, self.learned)[1]
+        self.learned = before.towards(observe(here, colours, logits), RENEWED * sure.float())
+
+
 def clip_loss(
     model: EdgeTAM, batch: Batch, rng: np.random.Generator, weights: LossWeights
 ) -> StepResult:
@@ -84,6 +118,7 @@ class ClipWalk:
         self.flow_share = flow_share if model.config.flow_prompt else 0.0
         self.bank = _Bank(model)
         self.flow_between = FlowBetween()
+        self.looks = _Looks() if model.config.target_model else None
         self.newest: Tensor | None = None  # logits of the frame before, (rows, 1, S/4, S/4)
         self.outputs: list[tuple[DecoderOutput, Tensor, int]] = []
 
@@ -101,7 +136,7 @@ class ClipWalk:
                 model, model.without_memory(here.top), here.high_res, points, labels
             )
             answer = self._answer(output, eligible, 0)
-        self._remember(0, here.top, answer, conditioning=True)
+        self._remember(0, here, answer, conditioning=True)
 
     def track(self, t: int, features: ImageFeatures, rows: Tensor, correct: bool) -> None:
         """Frame t by memory alone, then perhaps with a click into the error."""
@@ -113,6 +148,8 @@ class ClipWalk:
             carried = self._carried(t)
             masked = (carried > 0).flatten(1).any(dim=1)
             eligible = eligible_masks(~masked)
+            if self.looks is not None:
+                carried = carried + likeness(self.looks.known(), here, self._colours(t))
             output = decode_all(model, top, here.high_res, points, labels, carried, masked)
         else:
             output = decode_all(model, top, here.high_res, points, labels)
@@ -123,7 +160,12 @@ class ClipWalk:
             mask = previous.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
             output = decode_all(model, top, here.high_res, points, labels, mask)
             answer = self._answer(output, ambiguous, t)
-        self._remember(t, here.top, answer, conditioning=correct)
+        self._remember(t, here, answer, conditioning=correct)
+
+    def _colours(self, t: int) -> Tensor:
+        """Of frame t for every row, (rows, 3, S/4, S/4)."""
+        colours = colours_of(normalise(self.frames[:, t]))
+        return colours.repeat_interleave(len(self.targets) // len(colours), dim=0)
 
     def _carried(self, t: int) -> Tensor:
         """The answer of frame t - 1 moved along the optical flow, (rows, 1, S/4, S/4)."""
@@ -167,8 +209,14 @@ class ClipWalk:
         self.outputs.append((output, eligible, t))
         return self.model.gate_by_presence(choose(output, eligible))
 
-    def _remember(self, t: int, top: Tensor, answer: ObjectMask, *, conditioning: bool) -> None:
+    def _remember(
+        self, t: int, here: ImageFeatures, answer: ObjectMask, *, conditioning: bool
+    ) -> None:
         self.newest = answer.low_res_logits.detach().clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
-        tokens = self.model.encode_memory(top, answer.low_res_logits.float(), binarize=conditioning)
+        if self.looks is not None:
+            clear = replace(answer, low_res_logits=self.newest)
+            self.looks.learn(here, self._colours(t), clear, conditioning)
+        logits = answer.low_res_logits.float()
+        tokens = self.model.encode_memory(here.top, logits, binarize=conditioning)
         bank = self.bank.conditioning if conditioning else self.bank.tracked
         bank.append((t, tokens, answer.pointer))
