@@ -45,7 +45,7 @@ from edgetam_label.preprocess import (
 )
 from edgetam_label.prompt_decoding import Look, View, decode_prompt, drawn_look
 from edgetam_label.prompts import Prompt
-from edgetam_label.target_model import RENEWED, SURE, Appearance, likeness, observe
+from edgetam_label.target_model import ANSWER_SHARE, RENEWED, SURE, Appearance, likeness, observe
 
 DIRECTIONS = ("forward", "backward")
 FILLED_HOLE_LOGIT = 0.1  # what a filled hole's logits become, as upstream has it
@@ -75,7 +75,7 @@ class TrackerSettings:
     fuse_flow: a tracked mask is the network's answer and the mask before, moved along the flow,
         each as far as it is sure; None takes the model config's.
     target_model: what an object looks like is learned while it is tracked, and added to the mask
-        that `flow_prompt` shows; None takes the model config's.
+        that `flow_prompt` shows and to the answer; None takes the model config's.
     feature_cache_bytes: budget for encoded frames. spill_bytes: budget of the temporary file for
         memories outside the attention window, per object.
     """
@@ -489,14 +489,8 @@ class VideoTracker:
         top = self._attend(obj, frame_idx, started, reverse)
         if moved is not None and not bool((moved.mask.low_res_logits > 0).any()):
             moved = None  # it went out of sight, which says nothing of where it is
-        guide = moved.mask.low_res_logits if moved is not None and self._flow_prompt else None
         known, learned = obj.bank.appearance(frame_idx, reverse=reverse, every=self.settings.every)
-        colours = encoded.colours
-        if guide is not None and known is not None and colours is not None:
-            guide = guide + likeness(known, features, colours)
-        decoded = self.model.decode_masks(
-            top, features.high_res, mask_logits=guide, multimask=guide is None
-        )
+        decoded = self._search(top, encoded, moved, known)
         if lost:
             decoded = _if_sure(decoded)
         found = Located(self.model.gate_by_presence(decoded), crop)
@@ -507,13 +501,33 @@ class VideoTracker:
         tokens = self.model.encode_memory(features.top, raw.low_res_logits, binarize=False)
         located = replace(found, mask=self._fill_holes(raw))
         sure = not located.absent and float(raw.iou.max()) > SURE
-        if learned is not None and colours is not None and sure:
-            learned = learned.towards(observe(features, colours, raw.low_res_logits), RENEWED)
+        if learned is not None and encoded.colours is not None and sure:
+            seen = observe(features, encoded.colours, raw.low_res_logits)
+            learned = learned.towards(seen, RENEWED)
         obj.bank.add(self._remember(frame_idx, tokens, located, learned), conditioning=False)
         for prompt in obj.pending.pop(frame_idx, ()):
             self._apply(obj, prompt, reverse=reverse)
             located = self._as_shown(obj.prompted[frame_idx])
         return located
+
+    def _search(
+        self,
+        top: Tensor,
+        encoded: EncodedFrame,
+        moved: Located | None,
+        known: Appearance | None,
+    ) -> DecoderOutput:
+        """The decoder's answer on a tracked frame, told where the object was and how it looks."""
+        high_res = encoded.features.high_res
+        if moved is None or not self._flow_prompt:
+            return self.model.decode_masks(top, high_res, multimask=True)
+        guide = moved.mask.low_res_logits
+        if known is None or encoded.colours is None:
+            return self.model.decode_masks(top, high_res, mask_logits=guide, multimask=False)
+        alike = likeness(known, encoded.features, encoded.colours)
+        decoded = self.model.decode_masks(top, high_res, mask_logits=guide + alike, multimask=False)
+        logits = decoded.low_res_logits + ANSWER_SHARE * alike
+        return replace(decoded, low_res_logits=logits)
 
     def _fused(
         self,
