@@ -27,7 +27,7 @@ RIDGE = 0.01  # of a feature's own second moment
 RENEWED = 0.1  # share of a tracked frame in what is known from tracking
 PROMPTED = 0.5  # share of prompted frames in what is known
 SURE = 0.5  # predicted IoU from which a tracked mask is learned from
-ANSWER_SHARE = 0.5  # of the likeness, which is added to the network's answer
+ANSWER_SHARE = 0.8  # of the likeness, which is added to the network's answer
 CLEAREST = 0.95  # no place is likelier to be the object, or not to be
 
 
