@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgetam_label.modeling import ImageFeatures
+from edgetam_label.modeling import ImageFeatures, ObjectMask
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,11 +45,10 @@ class Appearance:
 
     def towards(self, other: Appearance, share: float | Tensor) -> Appearance:
         """The mean of both. share: of the other, one for all or (R,)."""
-        many = share if isinstance(share, float) else share[:, None]
-        square = many if isinstance(many, float) else many[:, None]
+        shares = torch.as_tensor(share).to(self.sums)
         return Appearance(
-            self.products + square * (other.products - self.products),
-            self.sums + many * (other.sums - self.sums),
+            self.products + shares.reshape(-1, 1, 1) * (other.products - self.products),
+            self.sums + shares.reshape(-1, 1) * (other.sums - self.sums),
         )
 
 
@@ -88,17 +87,21 @@ def _exactly(function: Callable[P, T]) -> Callable[P, T]:
 
 
 @_exactly
-def observe(features: ImageFeatures, colours: Tensor, low_res_logits: Tensor) -> Appearance:
+def observe(
+    features: ImageFeatures, colours: Tensor, low_res_logits: Tensor, *, binarize: bool = False
+) -> Appearance:
     """What a frame shows of R objects, given their logits (R, 1, S/4, S/4).
 
     features, colours: of the frame, without memory; for each object (R, …) or once for all (1, …).
-    Places that the logits are not sure of count less.
+    Places that the logits are not sure of count less; binarize: as if they were sure of all.
     """
     described = _levels(features, colours)
     size = features.high_res[1].shape[-2:]
     x = torch.cat([_at_size(level, size) for level in described], dim=1)
     x = x.flatten(2).expand(len(low_res_logits), -1, -1)  # (R, C, N), at stride 8
-    shares = F.avg_pool2d(torch.sigmoid(low_res_logits.float()), 2).flatten(1)
+    logits = low_res_logits.float()
+    shares = torch.heaviside(logits, logits.new_tensor(0.5)) if binarize else logits.sigmoid()
+    shares = F.avg_pool2d(shares, 2).flatten(1)
     signs = shares * 2 - 1
     inside, outside = signs.clamp(min=0), (-signs).clamp(min=0)
     seen = (inside.sum(1, keepdim=True) >= 1).float()
@@ -107,6 +110,17 @@ def observe(features: ImageFeatures, colours: Tensor, low_res_logits: Tensor) ->
     return Appearance(
         weighted @ x.transpose(1, 2), (weighted @ torch.sign(signs)[:, :, None])[..., 0]
     )
+
+
+def renewed(
+    learned: Appearance, features: ImageFeatures, colours: Tensor, tracked: ObjectMask
+) -> Appearance:
+    """What tracking has taught with one frame more, of R objects: where their masks are sure."""
+    sure = (tracked.object_score[:, 0] > 0) & (tracked.iou.amax(dim=1) > SURE)
+    if not bool(sure.any()):
+        return learned
+    seen = observe(features, colours, tracked.low_res_logits)
+    return learned.towards(seen, RENEWED * sure.float())
 
 
 @_exactly

@@ -45,7 +45,7 @@ from edgetam_label.preprocess import (
 )
 from edgetam_label.prompt_decoding import Look, View, decode_prompt, drawn_look
 from edgetam_label.prompts import Prompt
-from edgetam_label.target_model import ANSWER_SHARE, RENEWED, SURE, Appearance, likeness, observe
+from edgetam_label.target_model import ANSWER_SHARE, Appearance, likeness, observe, renewed
 
 DIRECTIONS = ("forward", "backward")
 FILLED_HOLE_LOGIT = 0.1  # what a filled hole's logits become, as upstream has it
@@ -500,10 +500,8 @@ class VideoTracker:
         # upstream encodes the mask as decoded and fills holes only in what it shows and keeps
         tokens = self.model.encode_memory(features.top, raw.low_res_logits, binarize=False)
         located = replace(found, mask=self._fill_holes(raw))
-        sure = not located.absent and float(raw.iou.max()) > SURE
-        if learned is not None and encoded.colours is not None and sure:
-            seen = observe(features, encoded.colours, raw.low_res_logits)
-            learned = learned.towards(seen, RENEWED)
+        if learned is not None and encoded.colours is not None:
+            learned = renewed(learned, features, encoded.colours, raw)
         obj.bank.add(self._remember(frame_idx, tokens, located, learned), conditioning=False)
         for prompt in obj.pending.pop(frame_idx, ()):
             self._apply(obj, prompt, reverse=reverse)
@@ -518,16 +516,17 @@ class VideoTracker:
         known: Appearance | None,
     ) -> DecoderOutput:
         """The decoder's answer on a tracked frame, told where the object was and how it looks."""
-        high_res = encoded.features.high_res
-        if moved is None or not self._flow_prompt:
-            return self.model.decode_masks(top, high_res, multimask=True)
-        guide = moved.mask.low_res_logits
-        if known is None or encoded.colours is None:
-            return self.model.decode_masks(top, high_res, mask_logits=guide, multimask=False)
-        alike = likeness(known, encoded.features, encoded.colours)
-        decoded = self.model.decode_masks(top, high_res, mask_logits=guide + alike, multimask=False)
-        logits = decoded.low_res_logits + ANSWER_SHARE * alike
-        return replace(decoded, low_res_logits=logits)
+        guide = moved.mask.low_res_logits if moved is not None and self._flow_prompt else None
+        alike = None
+        if guide is not None and known is not None and encoded.colours is not None:
+            alike = likeness(known, encoded.features, encoded.colours)
+            guide = guide + alike
+        decoded = self.model.decode_masks(
+            top, encoded.features.high_res, mask_logits=guide, multimask=guide is None
+        )
+        if alike is None:
+            return decoded
+        return replace(decoded, low_res_logits=decoded.low_res_logits + ANSWER_SHARE * alike)
 
     def _fused(
         self,
@@ -702,7 +701,7 @@ class VideoTracker:
             tokens = self.model.encode_memory(encoded.features.top, logits, binarize=True)
             seen = None
             if encoded.colours is not None and not located.absent:
-                seen = observe(encoded.features, encoded.colours, logits.sign() * LOGIT_LIMIT)
+                seen = observe(encoded.features, encoded.colours, logits, binarize=True)
             memory = self._remember(frame_idx, tokens, located, seen)
             obj.bank.add(memory, conditioning=decoded.conditioning)
 

@@ -14,13 +14,12 @@ from edgetam_label.flow import SIDE, FlowBetween, carry, grey_picture
 from edgetam_label.modeling.edgetam import EdgeTAM, ImageFeatures, ObjectMask
 from edgetam_label.modeling.mask_decoder import DecoderOutput
 from edgetam_label.target_model import (
-    RENEWED,
-    SURE,
     Appearance,
     colours_of,
     known_so_far,
     likeness,
     observe,
+    renewed,
 )
 from edgetam_label.training.losses import LossWeights, mask_loss
 from edgetam_label.training.prompt_sampling import PADDING
@@ -76,14 +75,12 @@ class _Looks:
     def learn(
         self, here: ImageFeatures, colours: Tensor, answer: ObjectMask, prompted: bool
     ) -> None:
-        logits = answer.low_res_logits
         if prompted:
-            self.prompted.append(observe(here, colours, logits.sign() * LOGIT_LIMIT))
+            self.prompted.append(observe(here, colours, answer.low_res_logits, binarize=True))
             self.learned = None
             return
-        sure = (answer.object_score[:, 0] > 0) & (answer.iou.amax(dim=1) > SURE)
-        before = known_so_far(self.prompted, self.learned)[1]
-        self.learned = before.towards(observe(here, colours, logits), RENEWED * sure.float())
+        learned = known_so_far(self.prompted, self.learned)[1]
+        self.learned = renewed(learned, here, colours, answer)
 
 
 def clip_loss(
