@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from edgetam_label.training.figures.arrays import FloatArray, IntArray
-from edgetam_label.training.figures.cutout import draw_cutout
+from edgetam_label.training.figures.cutout import draw_cutouts
 from edgetam_label.training.figures.glb_colours import FUR, animal_colours, is_detail, thing_colours
 from edgetam_label.training.figures.glb_figures import (
     Folder,
@@ -390,13 +390,42 @@ def test_eyes_are_a_layer_in_front(box: Path) -> None:
     assert np.ptp(body.vertices, axis=0).max() < 1.2
 
 
+def film(folder: Folder, seed: int, frames: int) -> list[np.ndarray]:
+    return draw_cutouts(
+        lambda rng, moment: random_figure(folder, rng, moment),
+        view_from_above,
+        np.random.default_rng(seed),
+        frames=frames,
+    )
+
+
+def test_films_show_one_figure_that_bends(box: Path) -> None:
+    folder = read_folder(box.parent, 1.0)
+    frames = film(folder, 3, 5)
+    assert len({frame.shape for frame in frames}) == 1 and len(frames) == 5
+    coats = [np.median(frame[frame[..., 3] == 255], axis=0)[:3] for frame in frames]
+    assert np.ptp(coats, axis=0).max() < 40  # the same, in other light
+    changes = [
+        float(np.abs(before[..., 3].astype(int) - after[..., 3]).mean())
+        for before, after in zip(frames[:-1], frames[1:], strict=True)
+    ]
+    whole = float(np.abs(frames[0][..., 3].astype(int) - frames[-1][..., 3]).mean())
+    assert 0 < max(changes) < whole  # little by little
+    # what is drawn next does not depend on how many frames there were
+    one, many = np.random.default_rng(3), np.random.default_rng(3)
+    for rng, count in ((one, 1), (many, 5)):
+        draw_cutouts(
+            lambda rng, moment: random_figure(folder, rng, moment), view_from_above, rng,
+            frames=count,
+        )  # fmt: skip
+    assert one.random() == many.random()
+
+
 def test_pictures_are_solid_and_decided_by_their_seed(box: Path) -> None:
     folder = read_folder(box.parent, 1.0)
 
     def picture(seed: int) -> np.ndarray:
-        return draw_cutout(
-            lambda rng: random_figure(folder, rng), view_from_above, np.random.default_rng(seed)
-        )
+        return film(folder, seed, 1)[0]
 
     for seed in range(4):
         drawn = picture(seed)
@@ -432,7 +461,7 @@ def test_the_command_draws_what_training_takes(box: Path, tmp_path: Path) -> Non
     names = sorted(path.name for path in out.iterdir())
     assert names == ["figure_000007.png", "figure_000008.png"]
     thing = Pictures((out,)).pick(np.random.default_rng(0))
-    assert thing is not None and thing.shape[2] == 4
+    assert thing is not None and [frame.shape[2] for frame in thing] == [4]
 
     for arguments, complaint in (
         ((tmp_path / "out",), "has no .glb files"),

@@ -10,11 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image, ImageSequence
 
 from edgetam_label.errors import UsageError
 from edgetam_label.training.figures.arrays import FloatArray, IntArray
 from edgetam_label.training.figures.clothes_colours import cloth_colours, parts
-from edgetam_label.training.figures.cutout import draw_cutout, write_png
+from edgetam_label.training.figures.cutout import draw_cutouts, write_png
 from edgetam_label.training.figures.makehuman_files import (
     AssetError,
     read_garment,
@@ -25,6 +26,7 @@ from edgetam_label.training.figures.makehuman_files import (
 from edgetam_label.training.figures.makehuman_people import fit, garment_transforms
 from edgetam_label.training.figures.makehuman_poses import (
     Skeleton,
+    _between,
     move,
     turn,
     turn_between,
@@ -35,8 +37,10 @@ from edgetam_label.training.figures.mesh_pictures import (
     Layer,
     View,
     draw,
+    draw_moments,
     largest_piece,
     subdivided,
+    trimmed,
     without_pinholes,
 )
 
@@ -172,6 +176,29 @@ def test_turn_between(end: list[float]) -> None:
     np.testing.assert_allclose(rotation @ start / 2, goal / np.linalg.norm(goal), atol=1e-6)
 
 
+def test_a_pose_on_the_way_to_another() -> None:
+    start, end = turn(np.array([1.0, 2, 3]), 40), turn(np.array([0.0, 1, 0]), -70)
+    np.testing.assert_allclose(_between(start, end, 1.0), end, atol=1e-9)
+    middle = _between(start, end, 0.5)
+    np.testing.assert_allclose(middle @ middle.T, np.eye(3), atol=1e-9)
+    np.testing.assert_allclose(start.T @ middle, middle.T @ end, atol=1e-9)  # half way
+
+
+def test_films_keep_place_and_scale() -> None:
+    front = box_layer(0, 200)
+
+    def figure(_: np.random.Generator, moment: float) -> list[Layer]:
+        return [Layer(front.vertices + [2.0 * moment, 0, 0], front.faces, front.colours)]
+
+    still = View(0.0, 0.0, 0.0, 50.0, (0.0, 0.0, 1.0), 0.5)
+    rng = np.random.default_rng(0)
+    frames = draw_moments([(figure(rng, at), still) for at in (0.0, 0.5, 1.0)], 104, rng)
+    assert len({frame.shape for frame in frames}) == 1
+    lefts = [int(np.flatnonzero(frame[..., 3].any(axis=0))[0]) for frame in frames]
+    # four units are 100 pixels high: one unit to the right is 25 of them
+    assert np.diff(lefts) == pytest.approx([25, 25], abs=1)
+
+
 def test_subdivided_keeps_the_surface() -> None:
     vertices, faces = subdivided(np.array(BODY, dtype=np.float64), np.array(FACES))
     assert faces.shape == (4 * len(FACES), 4)
@@ -232,7 +259,12 @@ def test_largest_piece_and_pinholes() -> None:
     assert (filled[30:40, 30:40, 3] == 0).all()
     image[55:58, 55:58] = 255
     piece = largest_piece(image)
-    assert piece is not None and piece.shape[:2] == (40 + 2 * MARGIN, 40 + 2 * MARGIN)
+    assert piece is not None and piece.shape == image.shape
+    assert not piece[55:58, 55:58].any()
+    lower = np.roll(piece, 5, axis=0)
+    both = trimmed([piece, lower])
+    assert {one.shape[:2] for one in both} == {(45 + 2 * MARGIN, 40 + 2 * MARGIN)}
+    assert np.array_equal(both[0][:-5], both[1][5:])
     image[52:60, :] = 255
     assert largest_piece(image) is None
 
@@ -269,9 +301,9 @@ def test_one_piece_suit_is_coloured_as_top_and_bottom() -> None:
 
 def test_cutouts_are_as_large_as_asked_and_in_one_piece() -> None:
     pictures = [
-        draw_cutout(
-            lambda _: [box_layer(0, 200)], lambda _: FRONT, np.random.default_rng(seed), 0.5
-        )
+        draw_cutouts(
+            lambda _, at: [box_layer(at, 200)], lambda _: FRONT, np.random.default_rng(seed), 0.5
+        )[0]
         for seed in range(6)
     ]
     assert all(max(picture.shape[:2]) <= 421 for picture in pictures)
@@ -282,7 +314,7 @@ def test_cutouts_are_as_large_as_asked_and_in_one_piece() -> None:
         np.full((len(FACES), 3), 90.0),
     )]  # fmt: skip
     with pytest.raises(UsageError, match="fell into pieces"):
-        draw_cutout(lambda _: loose, lambda _: FRONT, np.random.default_rng(0))
+        draw_cutouts(lambda *_: loose, lambda _: FRONT, np.random.default_rng(0))
 
 
 def test_the_command_names_what_is_missing(tmp_path: Path) -> None:
@@ -296,9 +328,13 @@ def test_the_command_names_what_is_missing(tmp_path: Path) -> None:
     assert not out.exists()
 
 
-def test_png_is_written_whole(tmp_path: Path) -> None:
-    image = np.full((5, 7, 4), 90, np.uint8)
-    write_png(tmp_path / "a.png", image)
+@pytest.mark.parametrize("frames", [1, 3])
+def test_png_is_written_whole(tmp_path: Path, frames: int) -> None:
+    images = [np.full((5, 7, 4), (30, 60, 90 + n, 255), np.uint8) for n in range(frames)]
+    write_png(tmp_path / "a.png", images)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
-    read = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED)
-    assert read is not None and np.array_equal(read, image)
+    first = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED)
+    assert first is not None and np.array_equal(first, images[0])
+    with Image.open(tmp_path / "a.png") as opened:
+        read = [np.asarray(frame.convert("RGBA")) for frame in ImageSequence.Iterator(opened)]
+    assert np.array_equal(np.stack(read)[..., [2, 1, 0, 3]], np.stack(images))

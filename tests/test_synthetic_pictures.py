@@ -13,10 +13,21 @@ from click.testing import CliRunner
 from edgetam_label.config import ModelConfig
 from edgetam_label.errors import UsageError
 from edgetam_label.training.commands import train
+from edgetam_label.training.figures.cutout import write_png
 from edgetam_label.training.plan import Stage, TrainingPlan
 from edgetam_label.training.start import TrainingRun
 from edgetam_label.training.synthetic import SyntheticClips, synthetic_clip
-from edgetam_label.training.synthetic_pictures import Pictures, _areas, _load
+from edgetam_label.training.synthetic_pictures import (
+    MOVING,
+    Pictures,
+    _areas,
+    _load,
+    picture_thing,
+)
+from edgetam_label.training.synthetic_shapes import TRAIN_SHAPES
+from edgetam_label.training.synthetic_sprites import Light
+from edgetam_label.training.synthetic_textures import load_textures
+from edgetam_label.training.synthetic_things import FILM_PACE, Workshop
 
 RED, LINE = (200, 40, 30), (10, 10, 10)
 
@@ -38,8 +49,8 @@ def disc(size: int = 200) -> np.ndarray:
 
 def test_one_solid_thing_is_taken_and_cut_out(tmp_path: Path) -> None:
     taken = _load(save(tmp_path / "disc.png", disc(900)))
-    assert taken is not None and max(taken.shape[:2]) == 224
-    assert taken[112, 112].tolist() == [*RED, 255]  # RGB
+    assert taken is not None and len(taken) == 1 and max(taken[0].shape[:2]) == 224
+    assert taken[0][112, 112].tolist() == [*RED, 255]  # RGB
 
 
 @pytest.mark.parametrize("what", ["opaque", "grey", "ring", "two", "speck", "broken"])
@@ -82,6 +93,76 @@ def test_scenes_show_them_and_follow_their_seed(tmp_path: Path) -> None:
     source = SyntheticClips(1, 64, pictures=pictures)
     copy = pickle.loads(pickle.dumps(source))  # loader processes get one
     assert np.array_equal(source[3].frames, copy[3].frames)
+
+
+def film(path: Path, frames: int = 4) -> Path:
+    """A red disc that grows, as an animated picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = [np.zeros((200, 200, 4), np.uint8) for _ in range(frames)]
+    for number, image in enumerate(images):
+        cv2.circle(image, (100, 100), 40 + 15 * number, (*RED[::-1], 255), -1)
+    write_png(path, images)
+    return path
+
+
+def test_animated_pictures_keep_their_frames_in_place(tmp_path: Path) -> None:
+    frames = _load(film(tmp_path / "film.png"))
+    assert frames is not None and [frame.shape for frame in frames] == [(171, 171, 4)] * 4
+    areas = [(frame[..., 3] > 127).sum() for frame in frames]
+    radii = np.sqrt(np.array(areas) / np.pi)
+    np.testing.assert_allclose(radii, [40, 55, 70, 85], atol=1)
+    assert frames[0][85, 85].tolist() == [*RED, 255]  # RGB
+
+
+@pytest.mark.parametrize("what", ["two", "cut short"])
+def test_animated_pictures_of_something_else_are_left_out(tmp_path: Path, what: str) -> None:
+    path = film(tmp_path / "film.png")
+    if what == "two":
+        first = np.zeros((200, 200, 4), np.uint8)
+        second = first.copy()
+        cv2.circle(first, (100, 100), 60, (0, 0, 255, 255), -1)
+        for x in (50, 150):
+            cv2.circle(second, (x, 100), 30, (0, 0, 255, 255), -1)
+        write_png(path, [first, second])
+    else:
+        path.write_bytes(path.read_bytes()[:-200])
+    assert _load(path) is None
+
+
+def test_clips_show_them_moving_and_stills_may_show_any(tmp_path: Path) -> None:
+    film(tmp_path / "film.png")
+    pictures = Pictures((tmp_path,))
+    shop = Workshop(
+        np.random.default_rng(1), load_textures("train"),
+        Light(np.array([0, -0.6, 0.8], np.float32), 0.5, 0.0), TRAIN_SHAPES, 60.0, None,
+    )  # fmt: skip
+    thing = picture_thing(shop, pictures, moving=True)
+    assert thing is not None and thing.film
+    beats = np.arange(13) / FILM_PACE
+    numbers = {id(sprite): number for number, sprite in enumerate(thing.sprites)}
+    shown = [numbers[id(thing.shown(float(beat))[0][0])] for beat in beats]
+    assert shown == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2, 1, 0]
+    sizes = set()
+    for seed in range(8):
+        clip = synthetic_clip(seed, size=96, num_frames=4, pictures=pictures, max_objects=1)
+        again = synthetic_clip(seed, size=96, num_frames=4, pictures=pictures, max_objects=1)
+        assert np.array_equal(clip.frames, again.frames)
+        sizes.add(tuple(clip.areas()[:, 0]))
+    assert len(sizes) > 4
+
+
+def test_animated_pictures_are_preferred_in_clips_only(tmp_path: Path) -> None:
+    film(tmp_path / "film.png")
+    for number in range(9):
+        save(tmp_path / f"disc{number}.png", disc())
+    pictures, rng = Pictures((tmp_path,)), np.random.default_rng(0)
+
+    def share(moving: bool) -> float:
+        picked = [pictures.pick(rng, moving=moving) for _ in range(300)]
+        return sum(len(frames) > 1 for frames in picked if frames is not None) / len(picked)
+
+    assert share(False) == pytest.approx(0.1, abs=0.06)
+    assert share(True) == pytest.approx(MOVING + (1 - MOVING) * 0.1, abs=0.09)
 
 
 def test_nothing_that_would_do_is_no_error(tmp_path: Path) -> None:

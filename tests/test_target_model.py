@@ -26,7 +26,11 @@ from edgetam_label.target_model import (
     observe,
 )
 from edgetam_label.tracker import TrackedFrame, TrackerSettings, VideoTracker
-from edgetam_label.training.clip_step import _Looks
+from edgetam_label.training import clip_step
+from edgetam_label.training.clip_step import ClipWalk, _Looks
+from edgetam_label.training.samples import SampleSpec, SampleStream, collate
+from edgetam_label.training.still_step import normalise
+from edgetam_label.training.synthetic import SyntheticClips
 
 OBJECTS = (Prompt(1, 0, clicks=(Click(20, 32),)), Prompt(2, 0, box=Box(8, 20, 32, 44)))
 SIDE = 32  # of the logits
@@ -227,6 +231,32 @@ def test_training_learns_looks_as_tracking_does() -> None:
     for row, wanted in enumerate((expected, first, first)):
         sums = wanted.sums[row % len(wanted.sums)]
         assert torch.allclose(looks.known().sums[row], sums, atol=1e-5)
+
+
+def test_training_answers_with_the_likeness_as_tracking_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = tiny_model(flow_prompt=True, target_model=True)
+    size = model.config.image_size
+    spec = SampleSpec(size, 2, 2, part_share=0.0)
+    batch = collate([SampleStream(SyntheticClips(3, size, 4), spec, 0)[0]])
+
+    def first_tracked(share: float) -> tuple[Tensor, Tensor]:
+        monkeypatch.setattr(clip_step, "ANSWER_SHARE", share)
+        walk = ClipWalk(model, batch, np.random.default_rng(0), flow_share=1.0)
+        encoded = model.encode_image(normalise(batch.frames.flatten(0, 1)))
+        rows = torch.tensor([0, 0])
+        walk.prompt(encoded[0:1], rows, batch, by_mask=True)
+        assert walk.looks is not None
+        alike = likeness(walk.looks.known(), encoded[1:2][rows], walk._colours(1))
+        walk.track(1, encoded[1:2], rows, correct=False)
+        return walk.outputs[-1][0].low_res_logits, alike
+
+    with torch.no_grad():
+        alone, alike = first_tracked(0.0)
+        answer, _ = first_tracked(0.8)
+    assert float(alike.abs().max()) > 0.1
+    assert torch.allclose(answer, alone + 0.8 * alike, atol=1e-4)
 
 
 def test_a_training_step_neither_rounds_it_nor_follows_it() -> None:

@@ -14,6 +14,7 @@ from edgetam_label.flow import SIDE, FlowBetween, carry, grey_picture
 from edgetam_label.modeling.edgetam import EdgeTAM, ImageFeatures, ObjectMask
 from edgetam_label.modeling.mask_decoder import DecoderOutput
 from edgetam_label.target_model import (
+    ANSWER_SHARE,
     Appearance,
     colours_of,
     known_so_far,
@@ -145,9 +146,13 @@ class ClipWalk:
             carried = self._carried(t)
             masked = (carried > 0).flatten(1).any(dim=1)
             eligible = eligible_masks(~masked)
-            if self.looks is not None:
-                carried = carried + likeness(self.looks.known(), here, self._colours(t))
-            output = decode_all(model, top, here.high_res, points, labels, carried, masked)
+            alike = torch.zeros_like(carried)
+            if self.looks is not None:  # where the tracker has no mask to show, it has no guide
+                alike = likeness(self.looks.known(), here, self._colours(t))
+                alike = alike * masked[:, None, None, None]
+            output = decode_all(model, top, here.high_res, points, labels, carried + alike, masked)
+            seen = output.low_res_logits + ANSWER_SHARE * alike
+            output = replace(output, low_res_logits=seen)
         else:
             output = decode_all(model, top, here.high_res, points, labels)
         answer = self._answer(output, eligible, t)

@@ -1,8 +1,9 @@
 """Things from pictures with a transparent background: clip art, or cut-outs of your own.
 
 Their outlines and what lies where inside them are drawn by people after the world, which no formula
-of ours is. Their flat colours are not the world's, so most are dressed in materials: each colour of
-a picture becomes a texture, and the whole is lit like everything else.
+of ours is. Their flat colours are not the world's, so many are dressed in materials: each colour of
+a picture becomes a texture, and the whole is lit like everything else. What an animated picture
+shows moves in clips.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from PIL import Image as PillowImage
+from PIL import ImageSequence
 
 from edgetam_label.errors import UsageError
 from edgetam_label.training.synthetic_sprites import Sprite, shade
@@ -25,9 +28,12 @@ from edgetam_label.training.synthetic_things import Thing, Workshop
 Image = NDArray[Any]  # uint8; OpenCV declares its results less closely
 
 SIDE = 224  # pixels of the longest side that are kept of a picture
-MAX_BYTES = 300_000  # of a file: larger ones take longer to read than a scene to paint
+MAX_BYTES = 300_000  # of a frame: larger ones take longer to read than a scene to paint
 TRIES = 12  # pictures looked at until one shows one solid thing
-CACHED = 256  # pictures kept by each process, 0.2 MB each at most
+CACHED = 256  # pictures kept by each process, 0.2 MB for each of their frames at most
+MOVING = 0.6  # share of animated pictures among the things of clips, where there are any
+ANIMATED = b"acTL"  # the chunk that says so, which stands before the first frame's data
+HEAD = 1024  # bytes of a file in which it is looked for
 
 AS_IT_IS = 0.65  # share of things that keep the picture's own colours
 RECOLOURED = 0.3  # share of the materials whose colour is not the picture's
@@ -36,7 +42,7 @@ LINE_COLOUR = 70  # brightness below which a thin colour is a drawn outline, whi
 
 @dataclass(frozen=True)
 class Pictures:
-    """PNG files in some folders and all that is below them.
+    """PNG files in some folders and all that is below them, animated or not.
 
     Raises UsageError for a folder without any.
     """
@@ -51,9 +57,14 @@ class Pictures:
                     "pictures with a transparent background."
                 )
 
-    def pick(self, rng: Generator) -> Image | None:
-        """(h, w, 4) uint8 RGBA of one solid thing, cut to it; None if none was met."""
+    def pick(self, rng: Generator, *, moving: bool = False) -> tuple[Image, ...] | None:
+        """Frames (h, w, 4) uint8 RGBA of one solid thing, cut to it; None if none was met.
+
+        moving: for a clip, in which animated pictures are preferred.
+        """
         files = [file for folder in self.folders for file in _files(folder)]
+        if moving and rng.random() < MOVING:
+            files = [file for folder in self.folders for file in _animated(folder)] or files
         for _ in range(TRIES):
             picture = _load(files[int(rng.integers(len(files)))])
             if picture is not None:
@@ -66,64 +77,113 @@ def _files(folder: Path) -> tuple[Path, ...]:
     return tuple(sorted(folder.rglob("*.png")))
 
 
+@lru_cache
+def _animated(folder: Path) -> tuple[Path, ...]:
+    return tuple(file for file in _files(folder) if _is_animated(file))
+
+
+def _is_animated(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return ANIMATED in opened.read(HEAD)
+
+
 @lru_cache(CACHED)
-def _load(file: Path) -> Image | None:
-    """The picture if it can be read and shows one solid thing, not a frame, a text or a swarm."""
-    if file.stat().st_size > MAX_BYTES:
+def _load(file: Path) -> tuple[Image, ...] | None:
+    """The frames if they can be read and show one solid thing, not a border, a text or a swarm."""
+    frames = _read(file)
+    if not frames:
         return None
-    picture = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-    if picture is None or picture.dtype != np.uint8 or picture.shape[2:] != (4,):
+    seen = np.max([frame[..., 3] for frame in frames], axis=0)
+    x, y, w, h = cv2.boundingRect((seen > 127).astype(np.uint8))
+    if min(w, h) < 40:
         return None
-    alpha = (picture[..., 3] > 127).astype(np.uint8)
-    x, y, w, h = cv2.boundingRect(alpha)
-    if min(w, h) < 40 or alpha.sum() > 0.93 * w * h:
+    if not all(_is_one_thing(frame) for frame in frames):
         return None
     factor = min(1.0, SIDE / max(w, h))
     size = (max(1, round(w * factor)), max(1, round(h * factor)))
-    picture = cv2.resize(picture[y : y + h, x : x + w], size, interpolation=cv2.INTER_AREA)
+    cut = [frame[y : y + h, x : x + w] for frame in frames]
+    small = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in cut]
+    return tuple(np.ascontiguousarray(frame, np.uint8) for frame in small)
+
+
+def _read(file: Path) -> list[Image]:
+    """(h, w, 4) RGBA of every frame; [] for what has no transparency, is broken or too large."""
+    if not _is_animated(file):
+        if file.stat().st_size > MAX_BYTES:
+            return []
+        picture = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        if picture is None or picture.dtype != np.uint8 or picture.shape[2:] != (4,):
+            return []
+        return [picture[..., [2, 1, 0, 3]]]
+    try:
+        with PillowImage.open(file) as opened:
+            count = int(getattr(opened, "n_frames", 1))
+            if opened.mode != "RGBA" or file.stat().st_size > MAX_BYTES * count:
+                return []
+            return [np.asarray(frame, np.uint8) for frame in ImageSequence.Iterator(opened)]
+    except (OSError, SyntaxError, ValueError):  # what Pillow raises for a broken PNG
+        return []
+
+
+def _is_one_thing(picture: Image) -> bool:
     alpha = (picture[..., 3] > 127).astype(np.uint8)
+    x, y, w, h = cv2.boundingRect(alpha)
+    alpha = alpha[y : y + h, x : x + w]
+    if not alpha.size or alpha.sum() > 0.93 * w * h:
+        return False
     _, _, stats, _ = cv2.connectedComponentsWithStats(alpha)
     outlines, _ = cv2.findContours(alpha, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     filled = cv2.drawContours(np.zeros_like(alpha), outlines, -1, 1, -1)
-    if stats[1:, cv2.CC_STAT_AREA].max(initial=0) < 0.9 * alpha.sum():
-        return None
-    if alpha.sum() < 0.75 * filled.sum():
-        return None
-    return np.ascontiguousarray(picture[..., [2, 1, 0, 3]])
+    largest = stats[1:, cv2.CC_STAT_AREA].max(initial=0)
+    return bool(largest >= 0.9 * alpha.sum() and alpha.sum() >= 0.75 * filled.sum())
 
 
-def picture_thing(shop: Workshop, pictures: Pictures) -> Thing | None:
-    """A thing after a picture, or None where the folders hold none that would do."""
+def picture_thing(shop: Workshop, pictures: Pictures, *, moving: bool = False) -> Thing | None:
+    """A thing after a picture, or None where the folders hold none that would do.
+
+    moving: in a clip, where animated pictures are preferred.
+    """
     rng = shop.rng
-    picture = pictures.pick(rng)
-    if picture is None:
+    frames = pictures.pick(rng, moving=moving)
+    if frames is None:
         return None
     if rng.random() < 0.5:
-        picture = picture[:, ::-1]
-    half = max(picture.shape[:2]) / 2
+        frames = tuple(frame[:, ::-1] for frame in frames)
+    half = max(frames[0].shape[:2]) / 2
     scale = min(shop.pixels_per_unit / half, 1.5)
-    size = tuple(max(4, round(side * scale)) for side in picture.shape[1::-1])
-    small = cv2.resize(
-        picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    )
-    small = cv2.copyMakeBorder(small, 2, 2, 2, 2, cv2.BORDER_CONSTANT)
-    alpha = np.ascontiguousarray(small[..., 3])
-    rgb = np.ascontiguousarray(small[..., :3])
-    if rng.random() < AS_IT_IS:
-        gain = rng.uniform(0.6, 1.15) * np.exp(rng.normal(0, 0.1, 3))
-        rgb = np.asarray(cv2.transform(rgb, np.diag(gain)), np.uint8)
+    small = [_scaled(frame, scale) for frame in frames]
+    # materials would not keep their places on a body that moves
+    if len(frames) > 1 or rng.random() < AS_IT_IS:
+        gain = np.diag(rng.uniform(0.6, 1.15) * np.exp(rng.normal(0, 0.1, 3)))
+        colours = [np.asarray(cv2.transform(rgb, gain), np.uint8) for rgb, _ in small]
     else:
-        rgb = _dressed(shop, rgb, alpha)
-    rgb = shade(rgb, alpha, shop.light, float(rng.uniform(0.1, 1)))
-    rgb = cv2.multiply(rgb, cv2.merge([alpha] * 3), scale=1 / 255)
+        colours = [_dressed(shop, rgb, alpha) for rgb, alpha in small]
+    height, width = small[0][1].shape
     unit = 1 / (scale * half)
-    height, width = alpha.shape
     to_object = np.array([[unit, 0, -width / 2 * unit], [0, unit, -height / 2 * unit], [0, 0, 1]])
-    parts = (alpha > 0).astype(np.uint8)
-    sprite = Sprite(np.dstack([rgb, alpha]), parts, to_object)
+    bump = float(rng.uniform(0.1, 1))
+    sprites = []
+    for rgb, (_, alpha) in zip(colours, small, strict=True):
+        lit = shade(rgb, alpha, shop.light, bump)
+        lit = cv2.multiply(lit, cv2.merge([alpha] * 3), scale=1 / 255)
+        sprites.append(Sprite(np.dstack([lit, alpha]), (alpha > 0).astype(np.uint8), to_object))
     stands = bool(rng.random() < 0.5)
-    elastic = float(rng.uniform(0, 1.2))
-    return Thing("picture", (sprite,), (-1,), None, 1, stands=stands, elastic=elastic)
+    elastic = float(rng.uniform(0, 1.2)) if len(frames) == 1 else 0.0
+    bones = (-1,) * len(sprites)
+    return Thing(
+        "picture", tuple(sprites), bones, None, 1, stands=stands, elastic=elastic,
+        film=len(sprites) > 1,
+    )  # fmt: skip
+
+
+def _scaled(picture: Image, scale: float) -> tuple[Image, Image]:
+    """RGB and alpha of a picture at another size, with a transparent margin."""
+    size = tuple(max(4, round(side * scale)) for side in picture.shape[1::-1])
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    small = cv2.copyMakeBorder(
+        cv2.resize(picture, size, interpolation=way), 2, 2, 2, 2, cv2.BORDER_CONSTANT
+    )
+    return np.ascontiguousarray(small[..., :3]), np.ascontiguousarray(small[..., 3])
 
 
 def _dressed(shop: Workshop, rgb: Image, alpha: Image) -> Image:

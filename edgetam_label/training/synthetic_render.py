@@ -59,9 +59,11 @@ def draw_layer(
     """The thing alone, or None when it is out of the picture."""
     thing, track = placed.thing, placed.track
     world = to_frame @ track.matrix(frame)
-    poses = thing.skeleton.pose(float(track.beat[frame])) if thing.skeleton is not None else []
+    beat = float(track.beat[frame])
+    poses = thing.skeleton.pose(beat) if thing.skeleton is not None else []
+    shown = thing.shown(beat)
     matrices, boxes = [], []
-    for sprite, bone in zip(thing.sprites, thing.bones, strict=True):
+    for sprite, bone in shown:
         matrix = world @ (poses[bone] if bone >= 0 else np.eye(3)) @ sprite.to_object
         h, w = sprite.parts.shape
         corners = matrix[:2, :2] @ np.array([[0, w, 0, w], [0, 0, h, h]]) + matrix[:2, 2:]
@@ -77,7 +79,7 @@ def draw_layer(
         return None
     rgba = np.zeros((y1 - y0, x1 - x0, 4), np.uint8)
     parts = np.zeros((y1 - y0, x1 - x0), np.uint8)
-    for sprite, matrix, box in zip(thing.sprites, matrices, boxes, strict=True):
+    for (sprite, _), matrix, box in zip(shown, matrices, boxes, strict=True):
         a, b = max(int(box[0]) - 1, x0), max(int(box[1]) - 1, y0)
         c, d = min(int(box[2]) + 2, x1), min(int(box[3]) + 2, y1)
         if c - a < 1 or d - b < 1:

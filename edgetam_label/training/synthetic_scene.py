@@ -222,7 +222,7 @@ def _make_thing(stage: _Set, centre: tuple[float, float], radius: float) -> Thin
     resolution = max(radius * stage.size * 1.05, 6.0)
     shop = Workshop(rng, stage.textures, stage.light, shapes, resolution, hide)
     if stage.pictures is not None and rng.random() < _PICTURED:
-        maker = partial(picture_thing, pictures=stage.pictures)
+        maker = partial(picture_thing, pictures=stage.pictures, moving=stage.num_frames > 1)
     return maker(shop) or forms.simple(shop)
 
 

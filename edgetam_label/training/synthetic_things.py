@@ -13,6 +13,8 @@ from edgetam_label.training.synthetic_shapes import Shape
 from edgetam_label.training.synthetic_sprites import Canvas, Light, Sprite
 from edgetam_label.training.synthetic_textures import Material, Textures, random_color
 
+FILM_PACE = 2.0  # frames of a film for each radian of the beat
+
 
 @dataclass(frozen=True)
 class Skeleton:
@@ -48,7 +50,8 @@ class Thing:
 
     sprites: back to front; bones: which bone carries each sprite (-1: none); num_parts: parts are
     numbered 1..num_parts in the sprites; stands: has feet or wheels, so it keeps upright and casts
-    a contact shadow; fast: likes to move quickly (balls); elastic: how much it may deform.
+    a contact shadow; fast: likes to move quickly (balls); elastic: how much it may deform; film:
+    the sprites are what it looks like at moments of its movement, of which one is shown.
     """
 
     kind: str
@@ -59,6 +62,16 @@ class Thing:
     stands: bool = False
     fast: bool = False
     elastic: float = 0.0
+    film: bool = False
+
+    def shown(self, beat: float) -> tuple[tuple[Sprite, int], ...]:
+        """What is painted at a beat, back to front: sprites, and the bones that carry them."""
+        every = tuple(zip(self.sprites, self.bones, strict=True))
+        if not self.film:
+            return every
+        last = len(every) - 1  # there and back again
+        at = last - abs((beat * FILM_PACE) % (2 * last) - last)
+        return (every[round(at)],)
 
 
 @dataclass(frozen=True)

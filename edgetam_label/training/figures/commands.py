@@ -25,6 +25,9 @@ def _drawing_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Picture number i is decided by seed + i."),
         click.option("--count", type=click.IntRange(min=1), default=600, show_default=True,
                      help="How many pictures."),
+        click.option("--frames", type=click.IntRange(min=1), default=1, show_default=True,
+                     help="More than 1 makes animated pictures, in which the figure moves and "
+                     "turns; clips of `train` show them moving."),
         click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True,
                      help="Folder for the PNG pictures."),
     ):  # fmt: skip
@@ -39,7 +42,7 @@ FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.argument("makehuman", type=FOLDER)
 @click.argument("assets", type=FOLDER)
 @_drawing_options
-def people(makehuman: Path, assets: Path, out: Path, count: int, seed: int) -> None:
+def people(makehuman: Path, assets: Path, out: Path, count: int, seed: int, frames: int) -> None:
     """Clothed people in all poses, from MakeHuman's models, which are in the public domain (CC0).
 
     MAKEHUMAN and ASSETS are clones of the repositories makehumancommunity/makehuman and
@@ -50,14 +53,18 @@ def people(makehuman: Path, assets: Path, out: Path, count: int, seed: int) -> N
       edgetam-label cutouts people makehuman makehuman-assets --out people --count 1000
       edgetam-label train --init checkpoints/edgetam_nano.pt --out runs/mine --cutouts people
     """
-    from edgetam_label.training.figures.cutout import draw_cutout
+    from edgetam_label.training.figures.cutout import draw_cutouts
     from edgetam_label.training.figures.makehuman_people import HALF_LENGTH, Wardrobe, random_person
     from edgetam_label.training.figures.mesh_pictures import random_view
 
     wardrobe = Wardrobe.open(makehuman, assets)
     _draw(
-        lambda rng: draw_cutout(
-            lambda rng: random_person(wardrobe, rng), random_view, rng, HALF_LENGTH
+        lambda rng: draw_cutouts(
+            lambda rng, moment: random_person(wardrobe, rng, moment),
+            random_view,
+            rng,
+            HALF_LENGTH,
+            frames,
         ),
         out,
         "person",
@@ -73,7 +80,9 @@ def people(makehuman: Path, assets: Path, out: Path, count: int, seed: int) -> N
     help="How many of the pictures each folder gets, in their order; equal shares by default.",
 )
 @_drawing_options
-def models(folders: tuple[Path, ...], shares: str | None, out: Path, count: int, seed: int) -> None:
+def models(
+    folders: tuple[Path, ...], shares: str | None, out: Path, count: int, seed: int, frames: int
+) -> None:
     """Animals and things from FOLDERS of glTF models (.glb), at any time of their animations.
 
     What bends between its bones gets a rounded body and a coat; the rest keeps its edges and is
@@ -84,7 +93,7 @@ def models(folders: tuple[Path, ...], shares: str | None, out: Path, count: int,
       edgetam-label cutouts models animals furniture --shares 3,1 --out pictures
     """
     from edgetam_label.errors import UsageError
-    from edgetam_label.training.figures.cutout import draw_cutout
+    from edgetam_label.training.figures.cutout import draw_cutouts
     from edgetam_label.training.figures.glb_figures import (
         choose_folder,
         random_figure,
@@ -103,15 +112,20 @@ def models(folders: tuple[Path, ...], shares: str | None, out: Path, count: int,
         )
     opened = [read_folder(path, part) for path, part in zip(folders, parts, strict=True)]
 
-    def picture(rng: np.random.Generator) -> ImageArray:
+    def picture(rng: np.random.Generator) -> list[ImageArray]:
         folder = choose_folder(opened, rng)
-        return draw_cutout(lambda rng: random_figure(folder, rng), view_from_above, rng)
+        return draw_cutouts(
+            lambda rng, moment: random_figure(folder, rng, moment),
+            view_from_above,
+            rng,
+            frames=frames,
+        )
 
     _draw(picture, out, "figure", range(seed, seed + count))
 
 
 def _draw(
-    picture: Callable[[np.random.Generator], ImageArray], out: Path, name: str, seeds: range
+    picture: Callable[[np.random.Generator], list[ImageArray]], out: Path, name: str, seeds: range
 ) -> None:
     import cv2
     import numpy as np

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from edgetam_label.training.figures.mesh_pictures import Layer, View, random_lig
 FINE_ENOUGH = 6000  # triangles from which on a mesh is split once instead of twice
 DETAIL_LIFT = 0.012  # in sizes: eyes lie just under the rounded skin otherwise
 LARGER_PARTS = ("head", "neck", "leg", "tail", "ear", "torso")
+SECONDS = (0.2, 0.8)  # of an animation that are filmed
 BENDING = 0.05  # of the vertices follow several bones in whatever is not made of stiff parts
 
 
@@ -55,9 +57,9 @@ def choose_folder(folders: Sequence[Folder], rng: np.random.Generator) -> Folder
     return folders[int(rng.choice(len(folders), p=shares / shares.sum()))]
 
 
-def random_figure(folder: Folder, rng: np.random.Generator) -> list[Layer]:
-    """Any of a folder's models, posed and coloured."""
-    return dressed(folder.models[int(rng.integers(len(folder.models)))], rng)
+def random_figure(folder: Folder, rng: np.random.Generator, moment: float = 0.0) -> list[Layer]:
+    """Any of a folder's models, posed and coloured, at a moment (0 to 1) of its movement."""
+    return dressed(folder.models[int(rng.integers(len(folder.models)))], rng, moment)
 
 
 def is_animal(model: Model) -> bool:
@@ -78,8 +80,11 @@ def view_from_above(rng: np.random.Generator) -> View:
     )
 
 
-def random_pose(model: Model, rng: np.random.Generator) -> FloatArray:
-    """The vertices (V, 3) at a random time of a random animation, some bones larger or smaller."""
+def random_pose(model: Model, rng: np.random.Generator, moment: float = 0.0) -> FloatArray:
+    """The vertices (V, 3) at a random time of a random animation, some bones larger or smaller.
+
+    moment: 0 to 1, up to SECONDS later.
+    """
     bone_scales: dict[int, float] = {}
     if is_animal(model):
         # left and right, and the parts of one limb, change alike
@@ -96,12 +101,18 @@ def random_pose(model: Model, rng: np.random.Generator) -> FloatArray:
     if model.animations:
         animation = model.animations[int(rng.integers(len(model.animations)))]
         time = float(rng.uniform(0, animation.length))
+        if moment > 0 and animation.length > 0:
+            later = moment * float(deepcopy(rng).uniform(*SECONDS))
+            time = (time + later) % animation.length
     return model.posed(animation, time, bone_scales) * rng.uniform(0.87, 1.17, 3)
 
 
-def dressed(model: Model, rng: np.random.Generator) -> list[Layer]:
-    """The model in a random pose and colours, with details such as eyes as a layer of their own."""
-    points, rest = random_pose(model, rng), model.posed()
+def dressed(model: Model, rng: np.random.Generator, moment: float = 0.0) -> list[Layer]:
+    """The model in a random pose and colours, with details such as eyes as a layer of their own.
+
+    moment: of its movement, from 0 to 1.
+    """
+    points, rest = random_pose(model, rng, moment), model.posed()
     if not np.isfinite(points).all() or np.ptp(points, axis=0).max() <= 0:
         raise GlbError(f"{model.name} has no size in one of its poses; leave it out")
     points = points / np.ptp(points, axis=0).max()

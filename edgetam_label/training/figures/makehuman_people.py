@@ -28,7 +28,7 @@ from edgetam_label.training.figures.makehuman_files import (
 from edgetam_label.training.figures.makehuman_poses import (
     Skeleton,
     move,
-    random_pose,
+    moving_pose,
     vertex_transforms,
 )
 from edgetam_label.training.figures.mesh_pictures import Layer, subdivided
@@ -148,12 +148,15 @@ def garment_transforms(garment: Garment, base_transforms: FloatArray) -> FloatAr
     return blended
 
 
-def random_person(wardrobe: Wardrobe, rng: np.random.Generator) -> list[Layer]:
-    """The meshes of one person in clothes and in a pose, feet down, unposed facing +z."""
+def random_person(wardrobe: Wardrobe, rng: np.random.Generator, moment: float = 0.0) -> list[Layer]:
+    """The meshes of one person in clothes and in a pose, feet down, unposed facing +z.
+
+    moment: of the person's movement, from 0 to 1.
+    """
     gender = str(rng.choice(["female", "male"]))
     body = random_body(wardrobe, gender, rng)
     skeleton = Skeleton.in_body(wardrobe.rig, body)
-    transforms = vertex_transforms(skeleton, random_pose(skeleton, rng))
+    transforms = vertex_transforms(skeleton, moving_pose(skeleton, rng, moment))
     hair_paint = hair_colour(rng)
     hidden: set[int] = set()
     layers: list[Layer] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 
 import cv2
@@ -14,6 +15,7 @@ from edgetam_label.training.figures.makehuman_files import Rig
 SIDES = {"L": 1.0, "R": -1.0}  # the person's left is +x
 SPINE = ("spine05", "spine04", "spine03", "spine02", "spine01")
 NECK = ("neck01", "neck02", "neck03", "head")
+NEXT_STEP = 0.65  # of movements change the leg in front; the others are to do something else
 
 
 @dataclass(frozen=True)
@@ -82,16 +84,48 @@ def move(transforms: FloatArray, vertices: FloatArray) -> FloatArray:
     return moved + transforms[:, :, 3]
 
 
-def random_pose(skeleton: Skeleton, rng: np.random.Generator) -> dict[str, FloatArray]:
-    """Rotations of bones for a person who stands, walks, runs, sits, kicks, squats or leaps."""
-    turns: dict[str, FloatArray] = {}
+def moving_pose(
+    skeleton: Skeleton, rng: np.random.Generator, moment: float
+) -> dict[str, FloatArray]:
+    """Rotations of bones on the way from a random pose to another, at moment from 0 to 1.
+
+    The other follows from the first: mostly it is the next step.
+    """
+    action, ahead = _random_action(rng)
+    start = _pose(skeleton, action, ahead, rng)
+    if moment == 0:
+        return start
+    later = deepcopy(rng)  # so that what is drawn next does not depend on the moment
+    if later.random() < NEXT_STEP:
+        ahead = -ahead
+    else:
+        action, ahead = _random_action(later)
+    end = _pose(skeleton, action, ahead, later)
+    return {bone: _between(start[bone], end[bone], moment) for bone in start}
+
+
+def _between(start: FloatArray, end: FloatArray, share: float) -> FloatArray:
+    """The rotation (3, 3) at share of the shortest way from one to another."""
+    way = np.asarray(cv2.Rodrigues(start.T @ end)[0])
+    return np.asarray(start @ cv2.Rodrigues(way * share)[0])
+
+
+def _random_action(rng: np.random.Generator) -> tuple[str, float]:
+    """What a person does, and which leg is in front: 1 or -1."""
     action = str(
         rng.choice(
             ["stand", "walk", "run", "sit", "kick", "squat", "leap"],
             p=[0.3, 0.22, 0.16, 0.12, 0.08, 0.06, 0.06],
         )
     )
-    ahead = float(rng.choice([-1.0, 1.0]))  # which leg is in front
+    return action, float(rng.choice([-1.0, 1.0]))
+
+
+def _pose(
+    skeleton: Skeleton, action: str, ahead: float, rng: np.random.Generator
+) -> dict[str, FloatArray]:
+    """Rotations of bones for a person who stands, walks, runs, sits, kicks, squats or leaps."""
+    turns: dict[str, FloatArray] = {}
     for side, sign in SIDES.items():
         hip, spread, knee = _leg_angles(action, sign * ahead > 0, rng)
         _bend_leg(turns, skeleton, side, (hip, spread, knee), rng)

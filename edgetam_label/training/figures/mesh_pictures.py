@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import cv2
@@ -87,21 +89,50 @@ def draw(layers: list[Layer], view: View, longer_side: int, rng: np.random.Gener
 
     Raises ValueError where no face of layers can be seen.
     """
-    rotation = view.rotation()
+    return draw_moments([(layers, view)], longer_side, rng)[0]
+
+
+def draw_moments(
+    moments: Sequence[tuple[list[Layer], View]], longer_side: int, rng: np.random.Generator
+) -> list[ImageArray]:
+    """One figure at several moments: cut-outs as of `draw`, all of one size and from one place.
+
+    Raises ValueError where no face can be seen at one of them.
+    """
+    layers, view = moments[0]
     everything = np.concatenate([layer.vertices[np.unique(layer.faces)] for layer in layers])
     centre = (everything.min(axis=0) + everything.max(axis=0)) / 2
     away = view.distance * float(np.ptp(everything, axis=0).max())
+    grains = [rng, *(deepcopy(rng) for _ in moments[1:])]  # the same at every moment
+    seen = [
+        _all_seen(layers, centre, away, view, grain)
+        for (layers, view), grain in zip(moments, grains, strict=True)
+    ]
+    low = np.min([faces.corners.min(axis=(0, 1)) for faces in seen], axis=0)
+    high = np.max([faces.corners.max(axis=(0, 1)) for faces in seen], axis=0)
+    scale = (longer_side - 2 * MARGIN) * SUPERSAMPLING / float((high - low).max())
+    width, height = np.ceil((high - low) * scale / SUPERSAMPLING).astype(int) + 2 * MARGIN
+    return [
+        _paint(
+            (faces.corners - low) * scale + MARGIN * SUPERSAMPLING,
+            faces.depth,
+            faces.colours,
+            (int(width), int(height)),
+        )
+        for faces in seen
+    ]
+
+
+def _all_seen(
+    layers: list[Layer], centre: FloatArray, away: float, view: View, rng: np.random.Generator
+) -> _Faces:
+    rotation = view.rotation()
     seen = [_seen_faces(layer, rotation, centre, away, view, rng) for layer in layers]
     corners = np.concatenate([faces.corners for faces in seen])
     if not len(corners):
         raise ValueError("no face of the meshes faces the camera")
     depth = np.concatenate([faces.depth for faces in seen])
-    colours = np.concatenate([faces.colours for faces in seen])
-    low, high = corners.min(axis=(0, 1)), corners.max(axis=(0, 1))
-    inner = (longer_side - 2 * MARGIN) * SUPERSAMPLING
-    corners = (corners - low) * (inner / float((high - low).max())) + MARGIN * SUPERSAMPLING
-    width, height = np.ceil(corners.max(axis=(0, 1)) / SUPERSAMPLING).astype(int) + MARGIN
-    return _paint(corners, depth, colours, (int(width), int(height)))
+    return _Faces(corners, depth, np.concatenate([faces.colours for faces in seen]))
 
 
 def _seen_faces(
@@ -179,7 +210,7 @@ def subdivided(vertices: FloatArray, faces: IntArray) -> tuple[FloatArray, IntAr
 
 
 def largest_piece(image: ImageArray, smallest_share: float = 0.97) -> ImageArray | None:
-    """image (h, w, 4) with only its largest connected piece, cropped to MARGIN around it.
+    """image (h, w, 4) with only its largest connected piece.
 
     None where the loose pieces hold more than 1 - smallest_share of the pixels.
     """
@@ -191,10 +222,18 @@ def largest_piece(image: ImageArray, smallest_share: float = 0.97) -> ImageArray
     biggest = int(np.argmax(areas)) + 1
     if areas.max() < smallest_share * areas.sum():
         return None
-    left, top, width, height = (int(number) for number in stats[biggest, :4])
-    kept = np.where((labels == biggest)[:, :, None], image, 0)
-    kept = kept[top : top + height, left : left + width]
-    return np.asarray(np.pad(kept, ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0))), dtype=np.uint8)
+    return np.where((labels == biggest)[:, :, None], image, np.uint8(0))
+
+
+def trimmed(images: Sequence[ImageArray]) -> list[ImageArray]:
+    """Images (h, w, 4) of one size, all cropped to MARGIN around what any of them shows."""
+    solid = np.max([image[:, :, 3] for image in images], axis=0)
+    left, top, width, height = cv2.boundingRect((solid > 0).astype(np.uint8))
+    margin = ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0))
+    return [
+        np.asarray(np.pad(image[top : top + height, left : left + width], margin), dtype=np.uint8)
+        for image in images
+    ]
 
 
 def without_pinholes(image: ImageArray, largest: int = 24) -> ImageArray:
