@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -390,18 +391,13 @@ def test_eyes_are_a_layer_in_front(box: Path) -> None:
     assert np.ptp(body.vertices, axis=0).max() < 1.2
 
 
-def film(folder: Folder, seed: int, frames: int) -> list[np.ndarray]:
-    return draw_cutouts(
-        lambda rng, moment: random_figure(folder, rng, moment),
-        view_from_above,
-        np.random.default_rng(seed),
-        frames=frames,
-    )
+def film(folder: Folder, rng: np.random.Generator, frames: int) -> list[np.ndarray]:
+    return draw_cutouts(partial(random_figure, folder), view_from_above, rng, frames=frames)
 
 
 def test_films_show_one_figure_that_bends(box: Path) -> None:
     folder = read_folder(box.parent, 1.0)
-    frames = film(folder, 3, 5)
+    frames = film(folder, np.random.default_rng(3), 5)
     assert len({frame.shape for frame in frames}) == 1 and len(frames) == 5
     coats = [np.median(frame[frame[..., 3] == 255], axis=0)[:3] for frame in frames]
     assert np.ptp(coats, axis=0).max() < 40  # the same, in other light
@@ -413,11 +409,8 @@ def test_films_show_one_figure_that_bends(box: Path) -> None:
     assert 0 < max(changes) < whole  # little by little
     # what is drawn next does not depend on how many frames there were
     one, many = np.random.default_rng(3), np.random.default_rng(3)
-    for rng, count in ((one, 1), (many, 5)):
-        draw_cutouts(
-            lambda rng, moment: random_figure(folder, rng, moment), view_from_above, rng,
-            frames=count,
-        )  # fmt: skip
+    film(folder, one, 1)
+    film(folder, many, 5)
     assert one.random() == many.random()
 
 
@@ -425,7 +418,7 @@ def test_pictures_are_solid_and_decided_by_their_seed(box: Path) -> None:
     folder = read_folder(box.parent, 1.0)
 
     def picture(seed: int) -> np.ndarray:
-        return film(folder, seed, 1)[0]
+        return film(folder, np.random.default_rng(seed), 1)[0]
 
     for seed in range(4):
         drawn = picture(seed)

@@ -36,7 +36,6 @@ from edgetam_label.training.figures.mesh_pictures import (
     MARGIN,
     Layer,
     View,
-    draw,
     draw_moments,
     largest_piece,
     subdivided,
@@ -213,6 +212,10 @@ def test_subdivided_keeps_the_surface() -> None:
 def box_layer(shift: float, colour: float, push_back: float = 0.0) -> Layer:
     vertices = np.array(BODY, dtype=np.float64) + [0.0, 0.0, shift]
     return Layer(vertices, np.array(FACES), np.full((len(FACES), 3), colour), False, push_back)
+
+
+def draw(layers: list[Layer], view: View, longer_side: int, rng: np.random.Generator) -> np.ndarray:
+    return draw_moments([(layers, view)], longer_side, rng)[0]
 
 
 def test_picture_is_solid_and_as_large_as_asked() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,11 +61,7 @@ def people(makehuman: Path, assets: Path, out: Path, count: int, seed: int, fram
     wardrobe = Wardrobe.open(makehuman, assets)
     _draw(
         lambda rng: draw_cutouts(
-            lambda rng, moment: random_person(wardrobe, rng, moment),
-            random_view,
-            rng,
-            HALF_LENGTH,
-            frames,
+            partial(random_person, wardrobe), random_view, rng, HALF_LENGTH, frames
         ),
         out,
         "person",
@@ -114,12 +111,7 @@ def models(
 
     def picture(rng: np.random.Generator) -> list[ImageArray]:
         folder = choose_folder(opened, rng)
-        return draw_cutouts(
-            lambda rng, moment: random_figure(folder, rng, moment),
-            view_from_above,
-            rng,
-            frames=frames,
-        )
+        return draw_cutouts(partial(random_figure, folder), view_from_above, rng, frames=frames)
 
     _draw(picture, out, "figure", range(seed, seed + count))
 

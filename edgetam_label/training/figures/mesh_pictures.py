@@ -84,19 +84,12 @@ def random_view(rng: np.random.Generator) -> View:
     )
 
 
-def draw(layers: list[Layer], view: View, longer_side: int, rng: np.random.Generator) -> ImageArray:
-    """The cut-out (h, w, 4), BGRA with straight alpha, tightly cropped to its longer side.
-
-    Raises ValueError where no face of layers can be seen.
-    """
-    return draw_moments([(layers, view)], longer_side, rng)[0]
-
-
 def draw_moments(
     moments: Sequence[tuple[list[Layer], View]], longer_side: int, rng: np.random.Generator
 ) -> list[ImageArray]:
-    """One figure at several moments: cut-outs as of `draw`, all of one size and from one place.
+    """One figure at one moment or several: cut-outs (h, w, 4), BGRA with straight alpha.
 
+    All are of one size, seen from one place, and together tightly cropped to the longer side.
     Raises ValueError where no face can be seen at one of them.
     """
     layers, view = moments[0]
