@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 from edgetam_label.errors import Cancelled
@@ -108,6 +109,7 @@ class JobTracker:
             direction=record.direction,
             max_frames=abs(record.start - first) + job.total,
             objects=[o for o in job.objects if o in tracker.objects],
+            beside=partial(self._store.masks_on, job.session_id, besides=job.objects),
             cancel=interrupted,
         )
 

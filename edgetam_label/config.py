@@ -52,6 +52,7 @@ class ModelConfig:
     close_tracks: bool = False
     fuse_flow: bool = False
     target_model: bool = False
+    non_overlap: bool = False
     precision: str = "float32"
 
     @classmethod

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,13 @@ from edgetam_label.prompts import Prompt
 from edgetam_label.sessions import LabelSession, ModelIdentity, SessionStore, TrackingJob
 from edgetam_label.track_mode import TrackMode
 from edgetam_label.track_plan import ObjectHistory, TrackPass, histories, plan_passes
-from edgetam_label.tracker import DIRECTIONS, TrackedFrame, TrackerSettings, VideoTracker
+from edgetam_label.tracker import (
+    DIRECTIONS,
+    Beside,
+    TrackedFrame,
+    TrackerSettings,
+    VideoTracker,
+)
 from edgetam_label.turnstile import Turnstile
 
 logger = logging.getLogger(__name__)
@@ -281,7 +288,10 @@ class Labeler:
                 for history in one.histories:
                     for event in history.events:
                         _replay(tracker, event.prompt, event.obj_id, event.frame_idx)
-            for tracked in self._replayed_window(tracker, one, cancel):
+            others = partial(
+                self.store.masks_on, session.id, besides=[h.obj_id for h in one.histories]
+            )
+            for tracked in self._replayed_window(tracker, one, others, cancel):
                 del tracked
             joins = {h.obj_id: h.anchor for h in one.histories if h.anchor is not None}
             first = (min if one.direction == "forward" else max)(joins.values())
@@ -291,6 +301,7 @@ class Labeler:
                 direction=one.direction,
                 max_frames=length,
                 objects=joins,
+                beside=others,
                 cancel=cancel,
                 progress=progress,
             )
@@ -312,7 +323,7 @@ class Labeler:
             raise Cancelled("Tracking was cancelled; what is done is kept.")
 
     def _replayed_window(
-        self, tracker: VideoTracker, one: TrackPass, cancel: Cancel | None
+        self, tracker: VideoTracker, one: TrackPass, others: Beside, cancel: Cancel | None
     ) -> Iterator[TrackedFrame]:
         """The other direction's first frames: this pass attends to their memories at its start."""
         if not one.replay_other:
@@ -324,6 +335,7 @@ class Labeler:
                     direction=_other(one.direction),
                     max_frames=window,
                     objects=[history.obj_id],
+                    beside=others,
                     cancel=cancel,
                 )
             )

@@ -112,6 +112,7 @@ class _Pair:
                 close_tracks=False,
                 fuse_flow=False,
                 target_model=False,
+                non_overlap=False,
             ),
         )
         self.onnx = OnnxTracker(OnnxPipeline(folder))

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 import secrets
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -29,6 +29,7 @@ from edgetam_label import session_masks
 from edgetam_label.closing import Closing
 from edgetam_label.database import Database
 from edgetam_label.errors import PromptError, UsageError
+from edgetam_label.masks import RLE
 from edgetam_label.media_identity import MediaIdentity
 from edgetam_label.prompts import Prompt
 from edgetam_label.session_annotations import ExternalAnnotations
@@ -319,6 +320,13 @@ class SessionStore(Closing):
         return session_masks.stream(
             self._database, session_pk, obj_id=obj_id, start=start, stop=stop, order=order
         )
+
+    def masks_on(
+        self, session_id: str, frame_idx: int, *, besides: Collection[int] = ()
+    ) -> dict[int, RLE]:
+        """What is stored of one frame, by object. besides: objects that are left out."""
+        masks = self.iter_masks(session_id, start=frame_idx, stop=frame_idx + 1)
+        return {mask.obj_id: mask.rle for mask in masks if mask.obj_id not in besides}
 
     def masklet(self, session_id: str, obj_id: int) -> Masklet:
         """One object's masks in frame order. Raises UsageError for an unknown object."""

@@ -1,7 +1,8 @@
 """VideoTracker: prompts on any frame become masks on every frame, each object on its own.
 
 Objects share a frame's image features and nothing else: adding, correcting or removing one never
-changes another. The network is stateless; this module owns the state.
+changes another's masks. Only those tracked in one pass yield pixels to each other, where the model
+asks for it (`non_overlap`). The network is stateless; this module owns the state.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from edgetam_label.memory import DTYPES, FrameMemory, MemoryBank
 from edgetam_label.modeling import EdgeTAM, ImageFeatures, ObjectMask
 from edgetam_label.modeling.fused import fuse
 from edgetam_label.modeling.mask_decoder import DecoderOutput
+from edgetam_label.non_overlap import kept_beside, settle
 from edgetam_label.predictor import LOGIT_LIMIT
 from edgetam_label.prefetch import Prefetch
 from edgetam_label.preprocess import (
@@ -46,6 +48,8 @@ from edgetam_label.preprocess import (
 from edgetam_label.prompt_decoding import Look, View, decode_prompt, drawn_look
 from edgetam_label.prompts import Prompt
 from edgetam_label.target_model import ANSWER_SHARE, Appearance, likeness, observe, renewed
+
+Beside = Callable[[int], Mapping[int, RLE]]  # frame_idx → masks by object
 
 DIRECTIONS = ("forward", "backward")
 FILLED_HOLE_LOGIT = 0.1  # what a filled hole's logits become, as upstream has it
@@ -76,6 +80,7 @@ class TrackerSettings:
         each as far as it is sure; None takes the model config's.
     target_model: what an object looks like is learned while it is tracked, and added to the mask
         that `flow_prompt` shows and to the answer; None takes the model config's.
+    non_overlap: objects of one pass do not share pixels; None takes the model config's.
     feature_cache_bytes: budget for encoded frames. spill_bytes: budget of the temporary file for
         memories outside the attention window, per object.
     """
@@ -92,6 +97,7 @@ class TrackerSettings:
     close_tracks: bool | None = None
     fuse_flow: bool | None = None
     target_model: bool | None = None
+    non_overlap: bool | None = None
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -174,6 +180,23 @@ class _TrackedObject:
         return min(initial or self.prompts)
 
 
+@dataclass(frozen=True)
+class _Find:
+    """An object on a frame of a pass, before it is remembered.
+
+    picture: of its crop, if its mask is to be drawn to the edges. encoded: what the network saw;
+    None where the mask is a person's, or only moved along the flow. learned: its looks so far.
+    moved: the mask of the frame before, where it is by the flow.
+    """
+
+    obj: _TrackedObject
+    located: Located
+    picture: Picture | None = None
+    encoded: EncodedFrame | None = None
+    learned: Appearance | None = None
+    moved: Located | None = None
+
+
 class VideoTracker:
     """Tracks any number of objects through `frames`.
 
@@ -205,6 +228,8 @@ class VideoTracker:
         self._fuses = config.fuse_flow if chosen.fuse_flow is None else chosen.fuse_flow
         learns = config.target_model if chosen.target_model is None else chosen.target_model
         self._learns = learns and self._flow_prompt
+        alone = chosen.non_overlap
+        self._exclusive = config.non_overlap if alone is None else alone
         self._whole = Crop.whole(frames.width, frames.height)
         self._pixels: tuple[int, Picture] | None = None  # of the frame prompted last
         self._seen_closer: tuple[int, SeenCloser] | None = None  # the same
@@ -283,6 +308,7 @@ class VideoTracker:
         direction: str = "forward",
         max_frames: int | None = None,
         objects: Sequence[int] | Mapping[int, int] | None = None,
+        beside: Beside | None = None,
         cancel: Callable[[], bool] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Generator[TrackedFrame, None, None]:
@@ -293,6 +319,8 @@ class VideoTracker:
         direction: "forward" or "backward". max_frames: how many frames to visit, `start` included.
         objects: which ones, or a mapping from each to the frame where it joins instead; None takes
             those that changed since their last pass in this direction, or all if none did.
+        beside: asked on every frame, where the model's config says `non_overlap`, for the masks
+            that objects outside the pass have there; they keep them.
         cancel: asked before every frame; True ends the pass. What was yielded stays valid.
         progress: called with (frames done, frames to do).
 
@@ -312,7 +340,7 @@ class VideoTracker:
         if max_frames is not None:
             limit = start - max_frames if reverse else start + max_frames
             stop = max(stop, limit) if reverse else min(stop, limit)
-        return self._pass(chosen, anchors, start, stop, reverse, cancel, progress)
+        return self._pass(chosen, anchors, start, stop, reverse, beside, cancel, progress)
 
     def _pass(
         self,
@@ -321,6 +349,7 @@ class VideoTracker:
         start: int,
         stop: int,
         reverse: bool,
+        beside: Beside | None,
         cancel: Callable[[], bool] | None,
         progress: Callable[[int, int], None] | None,
     ) -> Generator[TrackedFrame, None, None]:
@@ -332,7 +361,7 @@ class VideoTracker:
                 if cancel is not None and cancel():
                     return
                 joined = [o for o in chosen if (seen.frame_idx - anchors[o]) * step >= 0]
-                yield from self._visit(joined, seen, reverse, carrier)
+                yield from self._visit(joined, seen, reverse, carrier, beside)
                 if progress is not None:
                     progress(done + 1, total)
         for obj_id in chosen:
@@ -377,48 +406,90 @@ class VideoTracker:
             yield _Seen(frame_idx, image if seen else None, grey, picture, kept)
 
     def _visit(
-        self, joined: Sequence[int], seen: _Seen, reverse: bool, carrier: FlowCarrier | None
+        self,
+        joined: Sequence[int],
+        seen: _Seen,
+        reverse: bool,
+        carrier: FlowCarrier | None,
+        beside: Beside | None,
     ) -> Iterator[TrackedFrame]:
-        """One frame of a pass, object by object."""
+        """One frame of a pass: all objects are looked for, then each is remembered and shown."""
         frame_idx = seen.frame_idx
         if carrier is not None and seen.grey is not None:
             carrier.arrive(seen.grey)
+        finds = self._look_for(joined, seen, reverse, carrier)
+        if self._exclusive:
+            finds = self._settled(finds, frame_idx, {} if beside is None else beside(frame_idx))
+        for obj_id, find in finds.items():
+            obj = find.obj
+            if self._objects.get(obj_id) is not obj:
+                continue  # removed while the caller held the pass
+            located, answer = find.located, obj.prompted.get(frame_idx)
+            if answer is not None:  # also one that came while the caller held the pass
+                located = self._as_shown(answer)
+            elif find.encoded is not None:
+                located = self._remember_tracked(find, frame_idx)
+                for prompt in obj.pending.pop(frame_idx, ()):
+                    self._apply(obj, prompt, reverse=reverse)
+                    located = self._as_shown(obj.prompted[frame_idx])
+            if carrier is not None:
+                carrier.show(obj_id, located)
+            yield self._to_video(obj, obj_id, frame_idx, located, find.picture)
+
+    def _look_for(
+        self, joined: Sequence[int], seen: _Seen, reverse: bool, carrier: FlowCarrier | None
+    ) -> dict[int, _Find]:
+        """Where the objects of a pass are on a frame."""
+        frame_idx = seen.frame_idx
         started: Tensor | None = None
+        finds: dict[int, _Find] = {}
         for obj_id in joined:
-            obj = self._objects.get(obj_id)  # may be removed while the caller holds the pass
+            obj = self._objects.get(obj_id)
             if obj is None:
                 continue
             # a prompted frame's mask is the person's answer; tracking does not touch it
             answer = obj.prompted.get(frame_idx)
-            located = None if answer is None else self._as_shown(answer)
-            picture = None
-            if located is None:
-                crop = self._followed(carrier, obj_id, seen)
-                moved = None
-                skipped = frame_idx % self.settings.every != 0 and frame_idx not in obj.pending
-                if carrier is not None and (skipped or self._flow_prompt or self._fuses):
-                    moved = carrier.carried(obj_id, crop)
-                if skipped and moved is not None:
-                    located = moved
-                    picture = self._picture(crop, seen) if moved.drawn is None else None
-                else:
-                    encoded = self._encoded(frame_idx, crop, seen)
-                    picture = encoded.picture
-                    beginning = started if crop.is_whole else None
-                    if beginning is None:
-                        beginning = self._start(encoded.features)
-                    if crop.is_whole:  # once for all objects
-                        started = beginning
-                    trust = None
-                    if carrier is not None and self._fuses:
-                        trust = carrier.trust(crop, self.model.config.image_size)
-                    located = self._track(
-                        obj, frame_idx, crop, encoded, beginning, reverse, moved, trust,
-                        lost=self._is_lost(carrier, obj_id),
-                    )  # fmt: skip
-            if carrier is not None:
-                carrier.show(obj_id, located)
-            yield self._to_video(obj, obj_id, frame_idx, located, picture)
+            if answer is not None:
+                finds[obj_id] = _Find(obj, self._as_shown(answer))
+                continue
+            crop = self._followed(carrier, obj_id, seen)
+            moved = None
+            skipped = frame_idx % self.settings.every != 0 and frame_idx not in obj.pending
+            if carrier is not None and (skipped or self._flow_prompt or self._fuses):
+                moved = carrier.carried(obj_id, crop)
+            if skipped and moved is not None:
+                picture = self._picture(crop, seen) if moved.drawn is None else None
+                finds[obj_id] = _Find(obj, moved, picture)
+                continue
+            encoded = self._encoded(frame_idx, crop, seen)
+            beginning = started if crop.is_whole else None
+            if beginning is None:
+                beginning = self._start(encoded.features)
+            if crop.is_whole:  # once for all objects
+                started = beginning
+            trust = None
+            if carrier is not None and self._fuses:
+                trust = carrier.trust(crop, self.model.config.image_size)
+            finds[obj_id] = self._find(
+                obj, frame_idx, crop, encoded, beginning, reverse, moved, trust,
+                lost=self._is_lost(carrier, obj_id),
+            )  # fmt: skip
+        return finds
+
+    def _settled(
+        self, finds: dict[int, _Find], frame_idx: int, others: Mapping[int, RLE]
+    ) -> dict[int, _Find]:
+        """Without what another object of the pass, or one beside it, has the better claim to."""
+        side = self.model.config.image_size
+        masks = [mask.decode() for obj_id, mask in others.items() if obj_id not in finds]
+        beside = [kept for mask in masks if (kept := kept_beside(mask, side)) is not None]
+        if len(finds) + len(beside) < 2:
+            return finds
+        found = {obj_id: find.located for obj_id, find in finds.items()}
+        before = {o: find.moved for o, find in finds.items() if find.moved is not None}
+        given = {obj_id for obj_id, find in finds.items() if frame_idx in find.obj.prompted}
+        settled = settle(found, before, given, side, beside)
+        return {o: replace(find, located=settled[o]) for o, find in finds.items()}
 
     def _followed(self, carrier: FlowCarrier | None, obj_id: int, seen: _Seen) -> Crop:
         """Where to look for an object, from where it was on the frame before."""
@@ -465,7 +536,7 @@ class VideoTracker:
         return self.model.start_attention(features.top)
 
     @torch.inference_mode()
-    def _track(
+    def _find(
         self,
         obj: _TrackedObject,
         frame_idx: int,
@@ -477,15 +548,14 @@ class VideoTracker:
         trust: NDArray[np.float32] | None,
         *,
         lost: bool,
-    ) -> Located:
-        """One frame without a prompt: attend to memory, decode, remember.
+    ) -> _Find:
+        """An object on a frame without a prompt: attend to memory, decode.
 
         moved: the mask of the frame before, where it is by the flow; if shown to the decoder, it
         says which mask is meant, so only one is asked for. trust: (S, S) of the crop, how well the
         flow explains it. lost: it must be sure to be found again.
         """
         self._encode_pending(obj)
-        features = encoded.features
         top = self._attend(obj, frame_idx, started, reverse)
         if moved is not None and not bool((moved.mask.low_res_logits > 0).any()):
             moved = None  # it went out of sight, which says nothing of where it is
@@ -496,16 +566,20 @@ class VideoTracker:
         found = Located(self.model.gate_by_presence(decoded), crop)
         if self._fuses and not found.absent:
             found = self._fused(found, encoded.picture, None if lost else moved, trust)
-        raw = found.mask
+        return _Find(obj, found, encoded.picture, encoded, learned, moved)
+
+    @torch.inference_mode()
+    def _remember_tracked(self, find: _Find, frame_idx: int) -> Located:
+        """Take what was found into memory; what is kept and shown of it."""
+        encoded, raw, learned = find.encoded, find.located.mask, find.learned
+        assert encoded is not None
         # upstream encodes the mask as decoded and fills holes only in what it shows and keeps
-        tokens = self.model.encode_memory(features.top, raw.low_res_logits, binarize=False)
-        located = replace(found, mask=self._fill_holes(raw))
+        tokens = self.model.encode_memory(encoded.features.top, raw.low_res_logits, binarize=False)
+        located = replace(find.located, mask=self._fill_holes(raw))
         if learned is not None and encoded.colours is not None:
-            learned = renewed(learned, features, encoded.colours, raw)
-        obj.bank.add(self._remember(frame_idx, tokens, located, learned), conditioning=False)
-        for prompt in obj.pending.pop(frame_idx, ()):
-            self._apply(obj, prompt, reverse=reverse)
-            located = self._as_shown(obj.prompted[frame_idx])
+            learned = renewed(learned, encoded.features, encoded.colours, raw)
+        memory = self._remember(frame_idx, tokens, located, learned)
+        find.obj.bank.add(memory, conditioning=False)
         return located
 
     def _search(

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -405,3 +406,28 @@ def test_killed_at_any_moment_it_resumes_where_it_stopped(labeler, store, frames
     assert stored == sorted(stored)
     subprocess.run(script(session_id), check=True, stdout=subprocess.DEVNULL)
     assert masks(store, session_id) == expected
+
+
+def test_an_object_that_is_tracked_later_leaves_the_others_their_pixels(store, frames):
+    def shared(non_overlap: bool) -> int:
+        model = tiny_model(flow_prompt=True, fuse_flow=True, non_overlap=non_overlap)
+        labeler = Labeler(model, store)
+        session_id = begin(labeler, frames, BOX)
+        labeler.track(session_id, frames)
+        before = masks(store, session_id)
+        labeler.add_prompt(session_id, replace(BOX, obj_id=3))  # the same thing once more
+        labeler.track(session_id, frames)
+        rows = masks(store, session_id)
+        assert [m for m in rows if m.obj_id == 2] == before  # the other one is not made again
+        tracked = [store.masks_on(session_id, i) for i in range(BOX.frame_idx + 1, COUNT)]
+        return sum(int((found[2].decode() & found[3].decode()).sum()) for found in tracked)
+
+    assert shared(True) < shared(False) / 4
+
+
+def test_masks_on_a_frame(labeler, store, frames):
+    session_id = begin(labeler, frames, CLICK, BOX)
+    labeler.track(session_id, frames)
+    assert set(store.masks_on(session_id, 12)) == {1, 2}
+    assert store.masks_on(session_id, 12, besides=[2]) == {1: store.masks_on(session_id, 12)[1]}
+    assert store.masks_on(session_id, COUNT) == {}
