@@ -80,7 +80,8 @@ class TrackerSettings:
         each as far as it is sure; None takes the model config's.
     target_model: what an object looks like is learned while it is tracked, and added to the mask
         that `flow_prompt` shows and to the answer; None takes the model config's.
-    non_overlap: objects of one pass do not share pixels; None takes the model config's.
+    non_overlap: objects of one pass do not share pixels, and leave to others what those have; None
+        takes the model config's.
     feature_cache_bytes: budget for encoded frames. spill_bytes: budget of the temporary file for
         memories outside the attention window, per object.
     """
