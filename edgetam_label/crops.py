@@ -22,6 +22,7 @@ V = TypeVar("V", np.uint8, np.float32)
 Bounds = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels of the frame
 Drawn = NDArray[np.uint8]  # (S, S) of a crop: how much of each pixel is the object's, of 255
 
+ABSENT_SCORE = -1.0  # the object score of one that is taken to be absent
 UNSEEN_LOGIT = -10.0  # outside of what was looked at: background beyond doubt
 
 
@@ -138,9 +139,8 @@ def seen_from(picture: NDArray[V], source: Crop, target: Crop, size: tuple[int, 
     return np.asarray(moved, dtype=picture.dtype)
 
 
-def bounds_of(logits: Tensor, crop: Crop) -> Bounds | None:
-    """Box of what is positive in (h, w) of a crop, in pixels of the frame; None: nothing is."""
-    shown = (logits > 0).cpu().numpy()
+def bounds_of(shown: Mask, crop: Crop) -> Bounds | None:
+    """Box of a mask (h, w) of a crop, in pixels of the frame; None if it is empty."""
     box = mask_to_box(shown)
     if box is None:
         return None
@@ -177,7 +177,7 @@ class Located:
         """Where the object is, None if it is absent."""
         if self.absent:
             return None
-        return bounds_of(self.mask.low_res_logits[0, 0], self.crop)
+        return bounds_of((self.mask.low_res_logits[0, 0] > 0).cpu().numpy(), self.crop)
 
 
 def move_logits(logits: Tensor, source: Crop, target: Crop) -> Tensor:

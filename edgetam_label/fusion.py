@@ -41,6 +41,13 @@ def drawn_logits(logits: Tensor, side: int) -> Drawn:
     return np.asarray(np.rint(large * 255), np.uint8)
 
 
+def drawn_of(located: Located, side: int) -> Drawn:
+    """An object's mask at side x side: as it is kept, or else from its logits."""
+    if located.drawn is not None:
+        return located.drawn
+    return drawn_logits(located.mask.low_res_logits, side)
+
+
 def drawn_edges(refined: Tensor) -> Drawn:
     """What `refine_edges` gives, (1, 1, S, S) in about ±0.5, in 0..255."""
     values = refined[0, 0].cpu().numpy()
@@ -64,7 +71,7 @@ def fuse_with_flow(
     before = moved.drawn.astype(np.float32)
     drawn = np.rint(answer.drawn + share * (before - answer.drawn)).astype(np.uint8)
     logits = answer.mask.low_res_logits.clamp(-BEYOND_DOUBT, BEYOND_DOUBT)
-    coarse = _coarse(share, logits)
+    coarse = averaged(share, logits)
     logits = (1 - coarse) * logits + coarse * _coarse_logits(moved.drawn, logits)
     inside = float((share * before).sum() / max(1.0, before.sum()))
     iou = torch.full_like(answer.mask.iou, inside * expected + (1 - inside) * seen)
@@ -86,11 +93,11 @@ def _odds(iou: float) -> float:
 
 def _coarse_logits(drawn: NDArray[np.uint8], like: Tensor) -> Tensor:
     """Logits of the size of `like`: of the share of every cell that belongs to the object."""
-    shares = _coarse((drawn / 255).astype(np.float32), like)
+    shares = averaged((drawn / 255).astype(np.float32), like)
     return torch.log((shares + 1e-3) / (1 - shares + 1e-3))
 
 
-def _coarse(values: NDArray[np.float32], like: Tensor) -> Tensor:
+def averaged(values: NDArray[np.float32], like: Tensor) -> Tensor:
     """(S, S) averaged over the cells of `like`, (1, 1, h, w)."""
     rows, columns = like.shape[-2:]
     means = np.asarray(cv2.resize(values, (columns, rows), interpolation=cv2.INTER_AREA))

@@ -11,13 +11,20 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgetam_label.crops import Bounds, Crop, Drawn, Located, seen_from
-from edgetam_label.fusion import drawn_logits, drawn_mask
+from edgetam_label.crops import (
+    ABSENT_SCORE,
+    Bounds,
+    Crop,
+    Drawn,
+    Located,
+    bounds_of,
+    seen_from,
+)
+from edgetam_label.fusion import averaged, drawn_mask, drawn_of
 from edgetam_label.masks import Mask, mask_to_box
 
 Shares = NDArray[np.float32]  # (S, S) of a crop, each in 0..1
@@ -32,7 +39,6 @@ WAS, STANDING = 0.95, 2
 STORED = 0.9  # how sure a mask is that was tracked at another time
 # Of its mask an object must keep this share, or it is taken to be hidden by the others.
 SEEN = 0.3
-HIDDEN_SCORE = -1.0  # the object score of one that is not
 TOUCHED = 0.99  # the mask of cells of which less is left is written anew
 
 
@@ -102,8 +108,8 @@ def settle(
             continue
         weight = EARLIER**-rank * (GIVEN if obj_id in given else 1.0)
         was = before.get(obj_id)
-        drawn_before = None if was is None else _drawn(was, side)
-        claim = _claim(located.crop, _drawn(located, side), drawn_before, weight)
+        drawn_before = None if was is None else drawn_of(was, side)
+        claim = _claim(located.crop, drawn_of(located, side), drawn_before, weight)
         if claim is not None:
             claims[obj_id] = claim
     # what stays where it is was there before
@@ -130,23 +136,12 @@ def kept_beside(mask: Mask, side: int) -> tuple[Crop, Drawn] | None:
 
 
 def _claim(crop: Crop, drawn: Drawn, was: Drawn | None, weight: float) -> _Claim | None:
-    box = mask_to_box(drawn > 255 * SLIGHT)
-    if box is None:
+    bounds = bounds_of(drawn > 255 * SLIGHT, crop)
+    if bounds is None:
         return None
-    across, down = crop.width / drawn.shape[1], crop.height / drawn.shape[0]
-    bounds = (
-        crop.x0 + box[0] * across, crop.y0 + box[1] * down,
-        crop.x0 + box[2] * across, crop.y0 + box[3] * down,
-    )  # fmt: skip
     # large things swallow small ones, a person a bag, more readily than the other way round
     size = float(drawn.mean()) * crop.width * crop.height / (crop.frame_width * crop.frame_height)
     return _Claim(drawn, was, crop, bounds, weight / size)
-
-
-def _drawn(located: Located, side: int) -> Drawn:
-    if located.drawn is not None:
-        return located.drawn
-    return drawn_logits(located.mask.low_res_logits, side)
 
 
 def _cells(
@@ -198,14 +193,12 @@ def _reduced(located: Located, claim: _Claim, left: Shares | None) -> Located:
         return located
     mask, drawn = located.mask, located.drawn
     logits, score = mask.low_res_logits, mask.object_score
-    rows, columns = logits.shape[-2:]
-    coarse = np.asarray(cv2.resize(left, (columns, rows), interpolation=cv2.INTER_AREA))
-    shares = torch.from_numpy(coarse)[None, None].to(logits)
+    shares = averaged(left, logits)
     reduced = torch.logit((logits.sigmoid() * shares).clamp(1e-4, 1 - 1e-4))
     logits = torch.where(shares < TOUCHED, reduced, logits)
     kept = np.rint(claim.drawn * left).astype(np.uint8)
     if np.count_nonzero(kept > 127) < SEEN * np.count_nonzero(claim.drawn > 127):
-        score = score.clamp(max=HIDDEN_SCORE)
+        score = score.clamp(max=ABSENT_SCORE)
     if drawn is not None:
         drawn = kept
     return Located(replace(mask, low_res_logits=logits, object_score=score), located.crop, drawn)

@@ -78,7 +78,7 @@ class Look:
 
     def bounds(self) -> Bounds | None:
         """Box of the best candidate in pixels of the frame, None where there is nothing."""
-        return bounds_of(self.drawn[0, self.best_index], self.crop)
+        return bounds_of((self.drawn[0, self.best_index] > 0).cpu().numpy(), self.crop)
 
 
 def decode_prompt(

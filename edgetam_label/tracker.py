@@ -1,14 +1,16 @@
 """VideoTracker: prompts on any frame become masks on every frame, each object on its own.
 
 Objects share a frame's image features and nothing else: adding, correcting or removing one never
-changes another's masks. Only those tracked in one pass yield pixels to each other, where the model
-asks for it (`non_overlap`). The network is stateless; this module owns the state.
+changes another's masks. Only those tracked in one pass yield pixels to each other, and to masks
+that others have already, where the model asks for it (`non_overlap`). The network is stateless;
+this module owns the state.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from edgetam_label.byte_cache import ByteCache
 from edgetam_label.close_ups import CloserLook, SeenCloser
-from edgetam_label.crops import Bounds, Crop, Drawn, Located
+from edgetam_label.crops import ABSENT_SCORE, Bounds, Crop, Drawn, Located
 from edgetam_label.edges import refine_edges
 from edgetam_label.errors import PromptError, UsageError
 from edgetam_label.flow import FlowCarrier, Grey, grey_picture
@@ -26,8 +28,8 @@ from edgetam_label.frames import Frames
 from edgetam_label.framing import TRACKED, enough_pixels
 from edgetam_label.fusion import (
     drawn_edges,
-    drawn_logits,
     drawn_mask,
+    drawn_of,
     filled,
     fuse_with_flow,
 )
@@ -51,11 +53,13 @@ from edgetam_label.target_model import ANSWER_SHARE, Appearance, likeness, obser
 
 Beside = Callable[[int], Mapping[int, RLE]]  # frame_idx → masks by object
 
+T = TypeVar("T")
+
 DIRECTIONS = ("forward", "backward")
 FILLED_HOLE_LOGIT = 0.1  # what a filled hole's logits become, as upstream has it
-# An object that was absent is taken to be there again from this predicted IoU on; the score of one
-# that is not. Chosen by measurement, docs/training.md.
-COMES_BACK, ABSENT_SCORE = 0.6, -1.0
+# An object that was absent is taken to be there again from this predicted IoU on. Chosen by
+# measurement, docs/training.md.
+COMES_BACK = 0.6
 CROP_CACHE_BYTES = 8 * 2**20  # encoded crops of prompted frames
 
 
@@ -216,21 +220,16 @@ class VideoTracker:
         self.model = model = fuse(model)
         self.frames = frames
         self.settings = settings or TrackerSettings()
-        fill = self.settings.fill_hole_area
-        self._fill_hole_area = model.config.fill_hole_area if fill is None else fill
         chosen, config = self.settings, model.config
-        self._flow_prompt = config.flow_prompt if chosen.flow_prompt is None else chosen.flow_prompt
-        self._refines = config.refine_edges if chosen.refine_edges is None else chosen.refine_edges
-        parts = chosen.clicked_parts
-        self._clicked_parts = config.clicked_parts if parts is None else parts
-        self._closer = config.close_ups if chosen.close_ups is None else chosen.close_ups
-        follows = chosen.close_tracks
-        self._follows = config.close_tracks if follows is None else follows
-        self._fuses = config.fuse_flow if chosen.fuse_flow is None else chosen.fuse_flow
-        learns = config.target_model if chosen.target_model is None else chosen.target_model
-        self._learns = learns and self._flow_prompt
-        alone = chosen.non_overlap
-        self._exclusive = config.non_overlap if alone is None else alone
+        self._fill_hole_area = _either(chosen.fill_hole_area, config.fill_hole_area)
+        self._flow_prompt = _either(chosen.flow_prompt, config.flow_prompt)
+        self._refines = _either(chosen.refine_edges, config.refine_edges)
+        self._clicked_parts = _either(chosen.clicked_parts, config.clicked_parts)
+        self._closer = _either(chosen.close_ups, config.close_ups)
+        self._follows = _either(chosen.close_tracks, config.close_tracks)
+        self._fuses = _either(chosen.fuse_flow, config.fuse_flow)
+        self._learns = _either(chosen.target_model, config.target_model) and self._flow_prompt
+        self._exclusive = _either(chosen.non_overlap, config.non_overlap)
         self._whole = Crop.whole(frames.width, frames.height)
         self._pixels: tuple[int, Picture] | None = None  # of the frame prompted last
         self._seen_closer: tuple[int, SeenCloser] | None = None  # the same
@@ -320,8 +319,8 @@ class VideoTracker:
         direction: "forward" or "backward". max_frames: how many frames to visit, `start` included.
         objects: which ones, or a mapping from each to the frame where it joins instead; None takes
             those that changed since their last pass in this direction, or all if none did.
-        beside: asked on every frame, where the model's config says `non_overlap`, for the masks
-            that objects outside the pass have there; they keep them.
+        beside: asked on frames that are tracked, where the model's config says `non_overlap`, for
+            the masks that objects outside the pass have there; they keep them.
         cancel: asked before every frame; True ends the pass. What was yielded stays valid.
         progress: called with (frames done, frames to do).
 
@@ -420,7 +419,7 @@ class VideoTracker:
             carrier.arrive(seen.grey)
         finds = self._look_for(joined, seen, reverse, carrier)
         if self._exclusive:
-            finds = self._settled(finds, frame_idx, {} if beside is None else beside(frame_idx))
+            finds = self._settled(finds, frame_idx, beside)
         for obj_id, find in finds.items():
             obj = find.obj
             if self._objects.get(obj_id) is not obj:
@@ -478,17 +477,20 @@ class VideoTracker:
         return finds
 
     def _settled(
-        self, finds: dict[int, _Find], frame_idx: int, others: Mapping[int, RLE]
+        self, finds: dict[int, _Find], frame_idx: int, beside_pass: Beside | None
     ) -> dict[int, _Find]:
         """Without what another object of the pass, or one beside it, has the better claim to."""
+        given = {obj_id for obj_id, find in finds.items() if frame_idx in find.obj.prompted}
+        if len(given) == len(finds):
+            return finds  # nobody yields anything, so the others need not be read
         side = self.model.config.image_size
+        others = {} if beside_pass is None else beside_pass(frame_idx)
         masks = [mask.decode() for obj_id, mask in others.items() if obj_id not in finds]
         beside = [kept for mask in masks if (kept := kept_beside(mask, side)) is not None]
         if len(finds) + len(beside) < 2:
             return finds
         found = {obj_id: find.located for obj_id, find in finds.items()}
         before = {o: find.moved for o, find in finds.items() if find.moved is not None}
-        given = {obj_id for obj_id, find in finds.items() if frame_idx in find.obj.prompted}
         settled = settle(found, before, given, side, beside)
         return {o: replace(find, located=settled[o]) for o, find in finds.items()}
 
@@ -612,14 +614,11 @@ class VideoTracker:
     ) -> Located:
         """What the network found, drawn finely, together with what the flow says."""
         side, logits = self.model.config.image_size, found.mask.low_res_logits
-        if picture is None:
-            found = replace(found, drawn=drawn_logits(logits, side))
-        else:
+        if picture is not None:
             found = replace(found, drawn=drawn_edges(refine_edges(logits, picture)))
+        found = replace(found, drawn=drawn_of(found, side))
         if moved is not None:
-            if moved.drawn is None:
-                moved = replace(moved, drawn=drawn_logits(moved.mask.low_res_logits, side))
-            found = fuse_with_flow(found, moved, trust)
+            found = fuse_with_flow(found, replace(moved, drawn=drawn_of(moved, side)), trust)
         assert found.drawn is not None
         cells = (side / logits.shape[-1]) ** 2
         return replace(found, drawn=filled(found.drawn, round(self._fill_hole_area * cells)))
@@ -879,6 +878,11 @@ class VideoTracker:
                 f"Frame {frame_idx} does not exist; {self.frames.identity.source} has frames 0 to "
                 f"{len(self.frames) - 1}."
             )
+
+
+def _either(chosen: T | None, config: T) -> T:
+    """What the settings choose, or else the model's config."""
+    return config if chosen is None else chosen
 
 
 def _drawn_logits(drawn: Drawn) -> Tensor:

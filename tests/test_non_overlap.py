@@ -19,10 +19,10 @@ from tiny_video import (
 )
 
 from edgetam_label.config import ModelConfig
-from edgetam_label.crops import Crop, Located
+from edgetam_label.crops import ABSENT_SCORE, Crop, Located
 from edgetam_label.masks import RLE
 from edgetam_label.modeling import ObjectMask
-from edgetam_label.non_overlap import HIDDEN_SCORE, SEEN, settle
+from edgetam_label.non_overlap import SEEN, settle
 from edgetam_label.prompts import Box, Click, Prompt
 from edgetam_label.tracker import TrackerSettings, VideoTracker
 
@@ -126,7 +126,7 @@ def test_what_keeps_next_to_nothing_is_hidden(kept: float) -> None:
     settled = settle(found, {}, (), SIDE)
     assert settled[1].absent == (kept < SEEN)
     if settled[1].absent:
-        assert float(settled[1].mask.object_score) == HIDDEN_SCORE
+        assert float(settled[1].mask.object_score) == ABSENT_SCORE
     assert not settled[2].absent
 
 
