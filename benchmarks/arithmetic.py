@@ -42,6 +42,10 @@ def _macs(name: str, args: tuple[Any, ...], result: Any) -> int:
     if operator == "mkldnn._linear_pointwise":
         weight = args[2] if name.endswith("binary") else args[1]
         return int(args[0].numel() * weight.shape[0])
+    if operator.startswith("mkldnn._convolution_pointwise"):
+        weight = args[2] if name.endswith("binary") else args[1]
+        # the packed weight of a map as it is read; `result` has its outputs
+        return int(result.numel() * weight.numel() // weight.shape[0])
     if operator in ("aten.conv2d", "aten.convolution"):
         weight: Tensor = args[1]
         return weight[0].numel() * int(result.numel())

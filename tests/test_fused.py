@@ -121,3 +121,15 @@ def test_without_onednn_it_still_computes_the_same(model, monkeypatch):
     expected = fuse(model).encode_image(pixels(model)).top
     monkeypatch.setattr(fused_linear, "ONEDNN", False)
     assert close(fuse(model).encode_image(pixels(model)).top, expected)
+
+
+@torch.inference_mode()
+def test_convolutions_in_blocks_of_unequal_size(model, monkeypatch):
+    """Also for several images, whose rows share blocks, and again with weights packed before."""
+    images = torch.cat([pixels(model), -pixels(model)])
+    reference = model.encode_image(images).top
+    monkeypatch.setattr(fused_linear, "HIDDEN_BYTES", 10_007)
+    ours = fuse(model)
+    for _ in range(2):
+        assert close(ours.encode_image(images).top, reference)
+    assert close(ours.encode_image(images[1:]).top, reference[1:])

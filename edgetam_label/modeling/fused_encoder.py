@@ -15,16 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgetam_label.modeling.edgetam import EdgeTAM, ImageFeatures
-from edgetam_label.modeling.fused_linear import (
-    FusedLinear,
-    ResidualMLP,
-    convolve,
+from edgetam_label.modeling.fused_convolution import (
+    FusedConv,
+    MapMLP,
     folded,
     planes,
     pointwise,
     rows_of,
-    spatial,
 )
+from edgetam_label.modeling.fused_linear import FusedLinear
 from edgetam_label.modeling.repvit import (
     ChannelMixer,
     Downsample,
@@ -53,14 +52,14 @@ def _then(first: nn.Conv2d, second: nn.Conv2d) -> FusedLinear:
     return FusedLinear(b.weight @ a.weight, b.weight @ a.bias + b.bias)
 
 
-def _fused_mixer(mixer: ChannelMixer) -> ResidualMLP:
-    return ResidualMLP(pointwise(folded(mixer.conv1), then="gelu"), pointwise(folded(mixer.conv2)))
+def _fused_mixer(mixer: ChannelMixer) -> MapMLP:
+    return MapMLP(pointwise(folded(mixer.conv1), then="gelu"), pointwise(folded(mixer.conv2)))
 
 
 class _FusedBlock(nn.Module):
     def __init__(self, block: RepViTBlock) -> None:
         super().__init__()
-        self.token_mixer = spatial(merged_mixer(block.token_mixer))
+        self.token_mixer = FusedConv(merged_mixer(block.token_mixer))
         self.gate: nn.Module | None = None
         if isinstance(block.se, SqueezeExcite):
             self.gate = nn.Sequential(
@@ -69,7 +68,7 @@ class _FusedBlock(nn.Module):
         self.channel_mixer = _fused_mixer(block.channel_mixer)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = convolve(self.token_mixer, x)
+        x = self.token_mixer(x)
         if self.gate is not None:
             x.mul_(self.gate(x.mean((1, 2), keepdim=True)))
         return self.channel_mixer(x)  # type: ignore[no-any-return]
@@ -79,12 +78,12 @@ class _FusedDownsample(nn.Module):
     def __init__(self, down: Downsample) -> None:
         super().__init__()
         self.pre_block = _FusedBlock(down.pre_block)
-        self.spatial = spatial(folded(down.spatial_downsample))
+        self.spatial = FusedConv(folded(down.spatial_downsample))
         self.channel = pointwise(folded(down.channel_downsample))
         self.ffn = _fused_mixer(down.ffn)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.ffn(self.channel(convolve(self.spatial, self.pre_block(x))))  # type: ignore[no-any-return]
+        return self.ffn(self.channel(self.spatial(self.pre_block(x))))  # type: ignore[no-any-return]
 
 
 def _fused_stage(stage: Stage) -> nn.Sequential:
@@ -102,7 +101,9 @@ class FusedEncoder(nn.Module):
         super().__init__()
         body: RepViT = model.image_encoder.trunk.body
         stem = body.stem
-        self.stem1, self.stem2 = spatial(folded(stem.conv1)), spatial(folded(stem.conv2))
+        self.stem = nn.Sequential(
+            FusedConv(folded(stem.conv1), then="gelu"), FusedConv(folded(stem.conv2))
+        )
         self.stages = nn.ModuleList(
             _fused_stage(cast(Stage, body.get_submodule(f"stages_{i}"))) for i in range(4)
         )
@@ -115,10 +116,7 @@ class FusedEncoder(nn.Module):
 
     def features(self, images: Tensor) -> ImageFeatures:
         """As `EdgeTAM.encode_image`; memory of the features, float32, is channels-last."""
-        x = images.to(self.stem1.weight.dtype)
-        x = self.stem1(x.contiguous(memory_format=torch.channels_last))
-        x = rows_of(self.stem2(torch.ops.aten.gelu_(x)))
-        fine = self.stages[0](x)
+        fine = self.stages[0](self.stem(rows_of(images)))
         middle = self.stages[1](fine)
         top = self.stages[2](middle)
         coarse = planes(self.coarse(self.stages[3](top)))

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgetam_label.modeling.repvit import ConvNorm
-
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 ONEDNN_BFLOAT16 = ONEDNN and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+# Packed weights serve any number of rows; from 8 on oneDNN chooses the same order.
+PACKED_FOR_ROWS = 512
 
 # An MLP's hidden rows are made and used up in equal blocks of at most this many bytes: they stay in
 # cache, and no block is so large that the allocator fetches fresh pages from the system for it.
@@ -54,8 +55,24 @@ def _onednn_takes(x: Tensor) -> bool:
     return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and ONEDNN_BFLOAT16)
 
 
+def onednn_packs(weight: Tensor) -> bool:
+    """Whether `packed` changes these weights: float32 on a CPU. bfloat16 was not measured."""
+    return weight.dtype == torch.float32 and _onednn_takes(weight)
+
+
+def packed(weight: Tensor) -> Tensor:
+    """A (out, in) weight in the order that oneDNN's kernels read, for `linear` and `linear_plus`.
+
+    Worth its while for a weight that is used more than once: each product does it otherwise. The
+    result is opaque; where there is no oneDNN it is the weight itself.
+    """
+    if not onednn_packs(weight):
+        return weight
+    return torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR_ROWS)  # type: ignore[no-any-return]
+
+
 class FusedLinear(nn.Module):
-    """`linear` with weights of its own; further arguments give `linear_plus`."""
+    """`linear` with weights of its own, packed at first use; `plus` gives `linear_plus`."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, then: str = "none") -> None:
         super().__init__()
@@ -64,15 +81,21 @@ class FusedLinear(nn.Module):
         if bias is not None:
             self.bias = nn.Parameter(bias.detach().contiguous(), requires_grad=False)
         self.then = then
+        self._packed: Tensor | None = None
 
     @classmethod
     def of(cls, linear: nn.Linear | nn.Module, then: str = "none") -> FusedLinear:
         return cls(cast(Tensor, linear.weight), cast("Tensor | None", linear.bias), then)
 
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+        weight: Tensor = self.weight
+        if onednn_packs(weight):
+            if self._packed is None:
+                self._packed = packed(weight)
+            weight = self._packed
         if plus is None:
-            return linear(x, self.weight, self.bias, self.then)
-        return linear_plus(x, plus, self.weight, self.bias)
+            return linear(x, weight, self.bias, self.then)
+        return linear_plus(x, plus, weight, self.bias)
 
 
 class ResidualMLP(nn.Module):
@@ -90,8 +113,7 @@ class ResidualMLP(nn.Module):
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
         added = rows if plus is None else plus.reshape(rows.shape)
-        weight = self.widen.weight
-        blocks = -(-rows.shape[0] * weight.element_size() * len(weight) // HIDDEN_BYTES)
+        blocks = self.blocks(len(rows))
         if blocks <= 1 or x.device.type != "cpu":
             return self._rows(rows, added).view_as(x)
         out = torch.empty_like(added)
@@ -99,50 +121,11 @@ class ResidualMLP(nn.Module):
             block.copy_(self._rows(*inputs))
         return out.view_as(x)
 
+    def blocks(self, rows: int) -> int:
+        """How many blocks so many rows make whose hidden values take `HIDDEN_BYTES` at most."""
+        weight = self.widen.weight
+        return -(-rows * weight.element_size() * len(weight) // HIDDEN_BYTES)
+
     def _rows(self, x: Tensor, plus: Tensor) -> Tensor:
         y = x if self.norm is None else self.norm(x)
         return self.narrow(self.widen(y), plus)  # type: ignore[no-any-return]
-
-
-def folded(block: ConvNorm) -> nn.Conv2d:
-    """Convolution and batch normalisation as one convolution with bias."""
-    conv, norm = block.c, block.bn
-    assert norm.running_var is not None and norm.running_mean is not None
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    merged = nn.Conv2d(
-        conv.in_channels,
-        conv.out_channels,
-        cast(tuple[int, int], conv.kernel_size),
-        cast(tuple[int, int], conv.stride),
-        cast(tuple[int, int], conv.padding),
-        groups=conv.groups,
-    )
-    merged.weight = nn.Parameter(conv.weight.detach() * scale.detach()[:, None, None, None])
-    merged.bias = nn.Parameter((norm.bias - norm.running_mean * scale).detach())
-    return merged
-
-
-def pointwise(conv: nn.Conv2d, then: str = "none") -> FusedLinear:
-    """A 1x1 convolution as a matrix product over the channels of a (B, H, W, C) map."""
-    assert conv.bias is not None
-    return FusedLinear(conv.weight[:, :, 0, 0], conv.bias, then)
-
-
-def spatial(conv: nn.Conv2d) -> nn.Conv2d:
-    """The convolution with weights in the order of channels-last memory."""
-    return conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-def convolve(conv: nn.Module, x: Tensor) -> Tensor:
-    """A convolution on a (B, H, W, C) map; no copy, since that is channels-last memory."""
-    return rows_of(conv(planes(x)))
-
-
-def planes(x: Tensor) -> Tensor:
-    """(B, H, W, C) → (B, C, H, W), a view."""
-    return x.permute(0, 3, 1, 2)
-
-
-def rows_of(x: Tensor) -> Tensor:
-    """(B, C, H, W) → contiguous (B, H, W, C); a view where memory is channels-last."""
-    return x.permute(0, 2, 3, 1).contiguous()

@@ -18,15 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgetam_label.config import ModelConfig
-from edgetam_label.modeling.fused_linear import (
-    FusedLinear,
-    ResidualMLP,
-    convolve,
-    planes,
-    pointwise,
-    rows_of,
-    spatial,
-)
+from edgetam_label.modeling.fused_convolution import FusedConv, planes, pointwise, rows_of
+from edgetam_label.modeling.fused_linear import FusedLinear, ResidualMLP
 from edgetam_label.modeling.layers import LayerNorm2d, sine_position
 from edgetam_label.modeling.memory_encoder import ConvNextBlock, MaskDownsampler, MemoryEncoder
 from edgetam_label.modeling.perceiver import PerceiverLayer, SelfAttention, SpatialPerceiver
@@ -100,11 +93,11 @@ class _RowsStep(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, norm: LayerNorm2d) -> None:
         super().__init__()
-        self.conv = spatial(copy.deepcopy(conv))
+        self.conv = FusedConv(copy.deepcopy(conv))
         self.norm = norm
 
     def forward(self, x: Tensor) -> Tensor:
-        y = rows_of(self.conv(x))
+        y = self.conv(rows_of(x))
         y = F.layer_norm(y, y.shape[-1:], self.norm.weight, self.norm.bias, self.norm.eps)
         return planes(torch.ops.aten.gelu_(y))
 
@@ -114,7 +107,7 @@ class _FusedConvNext(nn.Module):
 
     def __init__(self, block: ConvNextBlock) -> None:
         super().__init__()
-        self.dwconv = spatial(copy.deepcopy(block.dwconv))
+        self.dwconv = FusedConv(copy.deepcopy(block.dwconv))
         self.norm = block.norm
         gamma, narrow = block.gamma, block.pwconv2
         self.mlp = ResidualMLP(
@@ -123,7 +116,7 @@ class _FusedConvNext(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        y = convolve(self.dwconv, x)
+        y = self.dwconv(x)
         y = F.layer_norm(y, y.shape[-1:], self.norm.weight, self.norm.bias, self.norm.eps)
         return self.mlp(y, x)  # type: ignore[no-any-return]
 
