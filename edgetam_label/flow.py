@@ -54,9 +54,9 @@ class FlowCarrier:
         # an object is first moved on its old crop, to see where it is, and then on the new one
         self._moved: dict[tuple[int, Crop], Located] = {}
 
-    def arrive(self, grey: Grey) -> None:
-        """Go on to the next frame of the pass."""
-        self._before, self._now, self._flow, self._trust = self._now, grey, None, None
+    def arrive(self, grey: Grey, flow: Flow | None = None) -> None:
+        """Go on to the next frame of a pass. flow: from it to the one before, if known already."""
+        self._before, self._now, self._flow, self._trust = self._now, grey, flow, None
         self._old, self._shown, self._moved = self._shown, {}, {}
 
     def show(self, obj_id: int, located: Located) -> None:
@@ -167,14 +167,14 @@ def _cells_before(
     across, down = now.frame_width / SIDE, now.frame_height / SIDE  # pixels of the frame per step
     x = now.x0 + (np.arange(width, dtype=np.float32) + 0.5) * np.float32(now.width / width)
     y = now.y0 + (np.arange(height, dtype=np.float32) + 0.5) * np.float32(now.height / height)
-    x, y = (grid.astype(np.float32) for grid in np.meshgrid(x, y))
+    x, y = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
     steps = cv2.remap(
         flow,
-        (x / across - 0.5).astype(np.float32),
-        (y / down - 0.5).astype(np.float32),
+        np.asarray(x / across - 0.5, np.float32),
+        np.asarray(y / down - 0.5, np.float32),
         cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
     x = (x + steps[..., 0] * across - before.x0) * (width / before.width) - 0.5
     y = (y + steps[..., 1] * down - before.y0) * (height / before.height) - 0.5
-    return x.astype(np.float32), y.astype(np.float32)
+    return np.asarray(x, np.float32), np.asarray(y, np.float32)

@@ -12,7 +12,7 @@ from torch import Tensor
 from edgetam_label.byte_cache import ByteCache
 from edgetam_label.frames import Frames
 from edgetam_label.modeling import EdgeTAM, ImageFeatures
-from edgetam_label.preprocess import frame_to_input, input_to_picture
+from edgetam_label.preprocess import frame_to_picture, picture_to_input
 from edgetam_label.target_model import colours_of
 
 Picture = NDArray[np.uint8]
@@ -54,26 +54,27 @@ class FrameFeatures:
         return len(self._kept)
 
     def of(
-        self, frame_idx: int, image: Tensor | None = None, picture: Picture | None = None
+        self, frame_idx: int, picture: Picture | None = None, image: Tensor | None = None
     ) -> EncodedFrame:
-        """A frame, encoded; `image`, `picture`: what the network sees, if made already."""
+        """A frame, encoded. picture, image: as the network sees it, if made already."""
 
         def make() -> EncodedFrame:
-            pixels = self._to_input(self._frames[frame_idx]) if image is None else image
-            return self._encode(pixels, picture)
+            known = self._shrunk(self._frames[frame_idx]) if picture is None else picture
+            return self._encode(known, image)
 
         return self._kept.get_or_make(frame_idx, make)[0]
 
     def of_pixels(self, pixels: Picture) -> EncodedFrame:
         """A crop, (h, w, 3), encoded; it is not kept."""
-        return self._encode(self._to_input(pixels), None)
+        return self._encode(self._shrunk(pixels), None)
 
-    def _to_input(self, pixels: Picture) -> Tensor:
-        return frame_to_input(pixels, self._model.config.image_size, self._model.device)
+    def _shrunk(self, pixels: Picture) -> Picture:
+        return frame_to_picture(pixels, self._model.config.image_size)
 
     @torch.inference_mode()
-    def _encode(self, image: Tensor, picture: Picture | None) -> EncodedFrame:
-        if picture is None and self._with_pictures:
-            picture = input_to_picture(image)
+    def _encode(self, picture: Picture, image: Tensor | None) -> EncodedFrame:
+        if image is None:
+            image = picture_to_input(picture, self._model.device)
         colours = colours_of(image) if self._with_colours else None
-        return EncodedFrame(self._model.encode_image(image), picture, colours)
+        kept = picture if self._with_pictures else None
+        return EncodedFrame(self._model.encode_image(image), kept, colours)

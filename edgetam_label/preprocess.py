@@ -44,10 +44,20 @@ def frame_to_input(frame: NDArray[np.uint8], size: int, device: torch.device) ->
     Upstream resizes video frames with Pillow and images with torch; the rounding to 8 bits in
     between is visible in the logits, so each way is kept.
     """
+    return picture_to_input(frame_to_picture(frame, size), device)
+
+
+def frame_to_picture(frame: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """A video frame as the network sees it, before normalisation: (H, W, 3) → (size, size, 3)."""
     check_rgb(frame)
     resized = Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(resized)
+
+
+def picture_to_input(picture: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """What `frame_to_picture` gave, (S, S, 3) → (1, 3, S, S)."""
     # looked up rather than computed: this runs beside the network, whose threads torch would take
-    pixels = cv2.LUT(np.asarray(resized), _normalised_bytes())
+    pixels = cv2.LUT(picture, _normalised_bytes())
     return torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None]
 
 

@@ -22,10 +22,10 @@ from edgetam_label.close_ups import CloserLook, SeenCloser
 from edgetam_label.crops import ABSENT_SCORE, Bounds, Crop, Drawn, Located
 from edgetam_label.edges import refine_edges
 from edgetam_label.errors import PromptError, UsageError
-from edgetam_label.flow import FlowCarrier, Grey, grey_picture
+from edgetam_label.flow import Flow, FlowBetween, FlowCarrier, Grey, grey_picture
 from edgetam_label.frame_features import EncodedFrame, FrameFeatures, Picture
 from edgetam_label.frames import Frames
-from edgetam_label.framing import TRACKED, enough_pixels
+from edgetam_label.framing import TRACKED, enough_pixels, plenty_of_pixels
 from edgetam_label.fusion import (
     drawn_edges,
     drawn_mask,
@@ -42,10 +42,10 @@ from edgetam_label.non_overlap import kept_beside, settle
 from edgetam_label.predictor import LOGIT_LIMIT
 from edgetam_label.prefetch import Prefetch
 from edgetam_label.preprocess import (
-    frame_to_input,
-    input_to_picture,
+    frame_to_picture,
     logits_to_mask,
     mask_to_input,
+    picture_to_input,
 )
 from edgetam_label.prompt_decoding import Look, View, decode_prompt, drawn_look
 from edgetam_label.prompts import Prompt
@@ -140,14 +140,16 @@ class TrackedFrame:
 class _Seen:
     """A frame of a pass.
 
-    image: for the network, if it sees this one. grey: for optical flow. picture: (S, S, 3), for
-    refining masks. pixels: (h, w, 3), for crops. Each is None where nothing asks for it.
+    picture: the whole of it as the network sees it, (S, S, 3). image: that, normalised, if the
+    network is to see it. grey, flow: the optical flow to the frame before, and what it is computed
+    from. pixels: (h, w, 3), for crops. Each is None where nothing was expected to ask for it.
     """
 
     frame_idx: int
+    picture: Picture | None
     image: Tensor | None
     grey: Grey | None
-    picture: Picture | None
+    flow: Flow | None
     pixels: Picture | None
 
 
@@ -235,6 +237,7 @@ class VideoTracker:
         self._seen_closer: tuple[int, SeenCloser] | None = None  # the same
         self._crops: ByteCache[tuple[int, Crop], EncodedFrame] = ByteCache(CROP_CACHE_BYTES)
         self._objects: dict[int, _TrackedObject] = {}
+        self._looks_at_whole = True  # on the last frame of a pass, so probably on the next ones
         self._features = FrameFeatures(
             model,
             frames,
@@ -395,15 +398,20 @@ class VideoTracker:
 
     def _inputs(self, start: int, stop: int, step: int) -> Iterator[_Seen]:
         """Frames as they are looked at: made ahead, so decoding costs the pass no time."""
-        size, device = self.model.config.image_size, self.model.device
-        every = self.settings.every
+        size, every = self.model.config.image_size, self.settings.every
+        flow_between, before = FlowBetween(), None
         for frame_idx, pixels in self.frames.iter(start, stop, step):
-            refines, seen = self._refines, frame_idx % every == 0
-            image = frame_to_input(pixels, size, device) if refines or seen else None
-            picture = input_to_picture(image) if refines and image is not None else None
+            picture = image = flow = None
+            seen = frame_idx % every == 0
+            if (seen or self._refines) and (self._looks_at_whole or not self._follows):
+                picture = frame_to_picture(pixels, size)
+                image = picture_to_input(picture, self.model.device) if seen else None
             grey = grey_picture(pixels) if self._carries else None
-            kept = enough_pixels(pixels, size) if self._follows else None
-            yield _Seen(frame_idx, image if seen else None, grey, picture, kept)
+            if grey is not None and before is not None:
+                flow = flow_between(grey, before)
+            before = grey
+            kept = plenty_of_pixels(pixels, size) if self._follows else None
+            yield _Seen(frame_idx, picture, image, grey, flow, kept)
 
     def _visit(
         self,
@@ -416,7 +424,7 @@ class VideoTracker:
         """One frame of a pass: all objects are looked for, then each is remembered and shown."""
         frame_idx = seen.frame_idx
         if carrier is not None and seen.grey is not None:
-            carrier.arrive(seen.grey)
+            carrier.arrive(seen.grey, seen.flow)
         finds = self._look_for(joined, seen, reverse, carrier)
         if self._exclusive:
             finds = self._settled(finds, frame_idx, beside)
@@ -443,6 +451,7 @@ class VideoTracker:
         frame_idx = seen.frame_idx
         started: Tensor | None = None
         finds: dict[int, _Find] = {}
+        looks_at_whole = False
         for obj_id in joined:
             obj = self._objects.get(obj_id)
             if obj is None:
@@ -453,6 +462,7 @@ class VideoTracker:
                 finds[obj_id] = _Find(obj, self._as_shown(answer))
                 continue
             crop = self._followed(carrier, obj_id, seen)
+            looks_at_whole = looks_at_whole or crop.is_whole
             moved = None
             skipped = frame_idx % self.settings.every != 0 and frame_idx not in obj.pending
             if carrier is not None and (skipped or self._flow_prompt or self._fuses):
@@ -474,6 +484,7 @@ class VideoTracker:
                 obj, frame_idx, crop, encoded, beginning, reverse, moved, trust,
                 lost=self._is_lost(carrier, obj_id),
             )  # fmt: skip
+        self._looks_at_whole = looks_at_whole
         return finds
 
     def _settled(
@@ -526,7 +537,7 @@ class VideoTracker:
         if crop.is_whole:
             if seen is None:
                 return self._features.of(frame_idx)
-            return self._features.of(frame_idx, seen.image, seen.picture)
+            return self._features.of(frame_idx, self._whole_picture(seen), seen.image)
         if seen is not None and seen.pixels is not None:
             return self._features.of_pixels(crop.cut(seen.pixels))
         return self._crops.get_or_make(
@@ -840,10 +851,17 @@ class VideoTracker:
 
     def _picture(self, crop: Crop, seen: _Seen) -> Picture | None:
         """A crop as the network would have seen it, where masks are refined by it."""
-        if not self._refines or crop.is_whole or seen.pixels is None:
+        if not self._refines:
+            return None
+        if crop.is_whole or seen.pixels is None:
+            return self._whole_picture(seen)
+        return frame_to_picture(crop.cut(seen.pixels), self.model.config.image_size)
+
+    def _whole_picture(self, seen: _Seen) -> Picture | None:
+        """As the network sees the frame, None if it must be read for that."""
+        if seen.picture is not None or seen.pixels is None:
             return seen.picture
-        size, device = self.model.config.image_size, self.model.device
-        return input_to_picture(frame_to_input(crop.cut(seen.pixels), size, device))
+        return frame_to_picture(seen.pixels, self.model.config.image_size)
 
     def _choose(
         self, objects: Sequence[int] | Mapping[int, int] | None, direction: str
