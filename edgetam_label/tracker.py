@@ -140,12 +140,14 @@ class TrackedFrame:
 class _Seen:
     """A frame of a pass.
 
-    picture: the whole of it as the network sees it, (S, S, 3). image: that, normalised, if the
-    network is to see it. grey, flow: the optical flow to the frame before, and what it is computed
-    from. pixels: (h, w, 3), for crops. Each is None where nothing was expected to ask for it.
+    frame: as it was read, where `picture` may still have to be made. picture: the whole of it as
+    the network sees it, (S, S, 3). image: that, normalised, if the network is to see it. grey,
+    flow: the optical flow to the frame before, and what it is computed from. pixels: (h, w, 3),
+    for crops. Each is None where nothing was expected to ask for it.
     """
 
     frame_idx: int
+    frame: Picture | None
     picture: Picture | None
     image: Tensor | None
     grey: Grey | None
@@ -410,8 +412,10 @@ class VideoTracker:
             if grey is not None and before is not None:
                 flow = flow_between(grey, before)
             before = grey
-            kept = plenty_of_pixels(pixels, size) if self._follows else None
-            yield _Seen(frame_idx, picture, image, grey, flow, kept)
+            frame = kept = None
+            if self._follows:
+                frame, kept = pixels, plenty_of_pixels(pixels, size)
+            yield _Seen(frame_idx, frame, picture, image, grey, flow, kept)
 
     def _visit(
         self,
@@ -859,9 +863,9 @@ class VideoTracker:
 
     def _whole_picture(self, seen: _Seen) -> Picture | None:
         """As the network sees the frame, None if it must be read for that."""
-        if seen.picture is not None or seen.pixels is None:
+        if seen.picture is not None or seen.frame is None:
             return seen.picture
-        return frame_to_picture(seen.pixels, self.model.config.image_size)
+        return frame_to_picture(seen.frame, self.model.config.image_size)
 
     def _choose(
         self, objects: Sequence[int] | Mapping[int, int] | None, direction: str

@@ -15,6 +15,7 @@ from edgetam_label.crops import Crop
 from edgetam_label.flow import FlowBetween, carry, grey_picture
 from edgetam_label.frames import Frames
 from edgetam_label.masks import RLE, Mask
+from edgetam_label.preprocess import frame_to_picture
 from edgetam_label.prompts import Box, Click, Prompt
 from edgetam_label.tracker import TrackerSettings, VideoTracker
 
@@ -206,6 +207,35 @@ def test_whole_frames_are_not_encoded_where_nobody_looks_at_them() -> None:
     list(found.propagate(max_frames=1))  # the given mask is encoded here
     tracked = counted(found, lambda: list(found.propagate(1, max_frames=3, objects=[1])))
     assert tracked == 3
+
+
+def test_whole_frames_are_made_smaller_only_where_somebody_looks_at_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen_whole: list[bool] = []
+
+    def counting(frame: np.ndarray, size: int) -> np.ndarray:
+        seen_whole.append(frame.shape[1] == WIDTH)
+        return frame_to_picture(frame, size)
+
+    for module in ("tracker", "frame_features"):
+        monkeypatch.setattr(f"edgetam_label.{module}.frame_to_picture", counting)
+    wide = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    wide[4:60, 8:80] = True
+    tracks, counts = [], []
+    for made_ahead in (False, True):
+        found = tracker()
+        list(found.propagate(max_frames=1))
+        found._looks_at_whole = made_ahead
+        seen_whole.clear()
+        alone = list(found.propagate(1, max_frames=5, objects=[1]))
+        counts.append(sum(seen_whole))
+        # a large one beside it is looked at on whole frames, from the middle of the pass on
+        found.add_prompt(Prompt(3, 4, mask=RLE.encode(wide)))
+        found._looks_at_whole = made_ahead
+        tracks.append(alone + list(found.propagate(1)))
+    assert same_tracks(*tracks)
+    assert counts[0] == 0 < counts[1] <= 3  # no further than the thread looks ahead
 
 
 def test_upright_frames() -> None:

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from edgetam_label.crops import Bounds, Crop
-from edgetam_label.framing import GROWS, MOVES, PROMPTED, SHRINKS, TRACKED, Framing, enough_pixels
+from edgetam_label.framing import (
+    GROWS,
+    MOVES,
+    PROMPTED,
+    SHRINKS,
+    TRACKED,
+    Framing,
+    enough_pixels,
+    plenty_of_pixels,
+)
 
 WIDTH, HEIGHT = 960, 540
 FRAME = Crop.whole(WIDTH, HEIGHT)
@@ -41,6 +50,24 @@ def test_no_more_pixels_are_kept_than_a_crop_needs() -> None:
     assert enough_pixels(small, 320).shape == (300, 800, 3)
     fitting = np.zeros((300, 400, 3), np.uint8)
     assert enough_pixels(fitting, 320) is fitting
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "kept"),
+    [
+        (1080, 1920, (1080, 1920)),
+        (2160, 3840, (1080, 1920)),
+        (3840, 2161, (1920, 1080)),
+        (799, 9000, (799, 9000)),
+    ],
+)
+def test_frames_of_a_pass_are_made_smaller_by_whole_factors(
+    height: int, width: int, kept: tuple[int, int]
+) -> None:
+    frame = np.zeros((height, width, 3), np.uint8)
+    smaller = plenty_of_pixels(frame, 320)
+    assert smaller.shape == (*kept, 3)
+    assert smaller is frame or smaller.shape != frame.shape
 
 
 def square(x: float, y: float, side: float) -> Bounds:

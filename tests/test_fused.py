@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from edgetam_label.config import ModelConfig
-from edgetam_label.modeling import EdgeTAM, fused_attention, fused_linear
+from edgetam_label.modeling import EdgeTAM, fused_attention, fused_convolution, fused_linear
 from edgetam_label.modeling.fused import fuse
 
 
@@ -116,11 +116,22 @@ def test_the_original_is_left_alone(model):
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
+@pytest.mark.parametrize(
+    "missing",
+    [(fused_linear, "ONEDNN"), (fused_linear, "ONEDNN_PACKS"), (fused_convolution, "DIRECT")],
+)
 @torch.inference_mode()
-def test_without_onednn_it_still_computes_the_same(model, monkeypatch):
+def test_without_operators_of_onednn_it_still_computes_the_same(model, missing, monkeypatch):
     expected = fuse(model).encode_image(pixels(model)).top
-    monkeypatch.setattr(fused_linear, "ONEDNN", False)
+    monkeypatch.setattr(*missing, False)
     assert close(fuse(model).encode_image(pixels(model)).top, expected)
+
+
+@pytest.mark.skipif(not fused_linear.ONEDNN, reason="this PyTorch has no oneDNN")
+def test_operators_of_onednn_are_there():
+    assert fused_linear.ONEDNN_PACKS and fused_convolution.DIRECT
+    assert not fused_linear.is_there(lambda: torch.ops.mkldnn._no_such_operator(1))
+    assert not fused_linear.is_there(lambda: torch.ops.mkldnn._linear_pointwise(torch.ones(1)))
 
 
 @torch.inference_mode()

@@ -11,7 +11,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from edgetam_label.modeling.fused_linear import FusedLinear, ResidualMLP, onednn_packs
+from edgetam_label.modeling.fused_linear import (
+    ONEDNN,
+    FusedLinear,
+    ResidualMLP,
+    is_plain,
+    is_there,
+)
 from edgetam_label.modeling.repvit import ConvNorm
 
 Window = tuple[Any, Any, Any, int]  # padding, stride, dilation, groups
@@ -32,7 +38,7 @@ class FusedConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         conv = self.conv
         x = planes(x.to(conv.weight.dtype))
-        if onednn_packs(conv.weight):
+        if DIRECT and is_plain(conv.weight):
             return rows_of(self._direct(x, conv.weight, conv.bias))
         y = rows_of(conv(x))
         return cast(Tensor, torch.ops.aten.gelu_(y)) if self.then == "gelu" else y
@@ -52,7 +58,7 @@ class MapMLP(ResidualMLP):
 
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         widen, narrow = self.widen, self.narrow
-        if plus is not None or not onednn_packs(widen.weight):
+        if plus is not None or not (DIRECT and is_plain(widen.weight)):
             return super().forward(x, plus)
         # where a row lies does not matter to a 1x1 convolution
         rows = x.view(1, 1, -1, x.shape[-1])
@@ -66,8 +72,8 @@ class MapMLP(ResidualMLP):
 class _Direct:
     """oneDNN's convolution of (B, C, H, W) in channels-last memory, weights packed at first use.
 
-    In which order it reads them depends on the size of the map, so they are kept for each size:
-    one for a convolution, two at most for the blocks of a map.
+    In which order it reads them depends on the size of the map, so they are kept for each size,
+    of which a network has few: one image, its blocks and the last of them.
     """
 
     def __init__(self, window: Window, then: str = "none") -> None:
@@ -125,3 +131,11 @@ def planes(x: Tensor) -> Tensor:
 def rows_of(x: Tensor) -> Tensor:
     """(B, C, H, W) → contiguous (B, H, W, C); a view where memory is channels-last."""
     return x.permute(0, 2, 3, 1).contiguous()
+
+
+def _try_direct() -> None:
+    x, weight = planes(torch.ones(1, 1, 1, 8)), torch.ones(8, 8, 1, 1)
+    _Direct(ONE_BY_ONE).add(_Direct(ONE_BY_ONE, "gelu")(x, weight, None), x, weight, None)
+
+
+DIRECT = ONEDNN and is_there(_try_direct)

@@ -6,6 +6,7 @@ inside, and a result is what the weights are unless something of higher precisio
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -14,9 +15,6 @@ from torch.nn import functional as F
 
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 ONEDNN_BFLOAT16 = ONEDNN and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-# Packed weights serve any number of rows; from 8 on oneDNN chooses the same order.
-PACKED_FOR_ROWS = 512
 
 # An MLP's hidden rows are made and used up in equal blocks of at most this many bytes: they stay in
 # cache, and no block is so large that the allocator fetches fresh pages from the system for it.
@@ -55,20 +53,33 @@ def _onednn_takes(x: Tensor) -> bool:
     return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and ONEDNN_BFLOAT16)
 
 
-def onednn_packs(weight: Tensor) -> bool:
-    """Whether `packed` changes these weights: float32 on a CPU. bfloat16 was not measured."""
-    return weight.dtype == torch.float32 and _onednn_takes(weight)
+def is_there(use: Callable[[], object]) -> bool:
+    """Whether this PyTorch takes a call to oneDNN.
 
-
-def packed(weight: Tensor) -> Tensor:
-    """A (out, in) weight in the order that oneDNN's kernels read, for `linear` and `linear_plus`.
-
-    Worth its while for a weight that is used more than once: each product does it otherwise. The
-    result is opaque; where there is no oneDNN it is the weight itself.
+    They are none of its documented ones: another release may lack them, or want other arguments.
+    Then documented ones do the same, more slowly.
     """
-    if not onednn_packs(weight):
-        return weight
-    return torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR_ROWS)  # type: ignore[no-any-return]
+    try:
+        use()
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):
+        return False
+    return True
+
+
+def _packed(weight: Tensor) -> Tensor:
+    """A (out, in) weight in the order that oneDNN reads it; opaque. Each product does it otherwise.
+
+    It serves any number of rows; from 8 on oneDNN chooses the same order.
+    """
+    return torch.ops.mkldnn._reorder_linear_weight(weight, 512)  # type: ignore[no-any-return]
+
+
+ONEDNN_PACKS = ONEDNN and is_there(lambda: linear(torch.ones(1, 8), _packed(torch.ones(8, 8))))
+
+
+def is_plain(weight: Tensor) -> bool:
+    """Whether weights are float32 on a CPU with oneDNN. Packing bfloat16 was not measured."""
+    return weight.dtype == torch.float32 and _onednn_takes(weight)
 
 
 class FusedLinear(nn.Module):
@@ -89,9 +100,9 @@ class FusedLinear(nn.Module):
 
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         weight: Tensor = self.weight
-        if onednn_packs(weight):
+        if ONEDNN_PACKS and is_plain(weight):
             if self._packed is None:
-                self._packed = packed(weight)
+                self._packed = _packed(weight)
             weight = self._packed
         if plus is None:
             return linear(x, weight, self.bias, self.then)
