@@ -19,6 +19,7 @@ from typing import Any
 import click
 
 from edgetam_label.errors import EdgeTAMLabelError, UsageError
+from edgetam_label.openmp import share_cores
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -199,4 +200,5 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the `edgetam-label` program."""
+    share_cores()
     cli(prog_name="edgetam-label")
