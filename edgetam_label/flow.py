@@ -99,7 +99,7 @@ class FlowCarrier:
         """(side, side) of a crop, 0..1: how far this frame looks as the flow to it says.
 
         Little where something has come before an object, or the flow has lost it. Ones where no
-        flow has been asked for.
+        flow was given or has been asked for.
         """
         if self._flow is None or self._now is None or self._before is None:
             return np.ones((side, side), np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,12 +55,21 @@ class FrameFeatures:
         return len(self._kept)
 
     def of(
-        self, frame_idx: int, picture: Picture | None = None, image: Tensor | None = None
+        self,
+        frame_idx: int,
+        picture: Callable[[], Picture | None] = lambda: None,
+        image: Tensor | None = None,
     ) -> EncodedFrame:
-        """A frame, encoded. picture, image: as the network sees it, if made already."""
+        """A frame, encoded.
+
+        picture, image: as the network sees it, if that needs no reading; not asked for where the
+        frame is kept.
+        """
 
         def make() -> EncodedFrame:
-            known = self._shrunk(self._frames[frame_idx]) if picture is None else picture
+            known = picture()
+            if known is None:
+                known = self._shrunk(self._frames[frame_idx])
             return self._encode(known, image)
 
         return self._kept.get_or_make(frame_idx, make)[0]

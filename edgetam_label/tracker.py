@@ -541,7 +541,7 @@ class VideoTracker:
         if crop.is_whole:
             if seen is None:
                 return self._features.of(frame_idx)
-            return self._features.of(frame_idx, self._whole_picture(seen), seen.image)
+            return self._features.of(frame_idx, lambda: self._whole_picture(seen), seen.image)
         if seen is not None and seen.pixels is not None:
             return self._features.of_pixels(crop.cut(seen.pixels))
         return self._crops.get_or_make(
