@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # Operator name without overload → positions of its two factors among the arguments.
@@ -16,6 +15,13 @@ PRODUCTS = {
     "aten.bmm": (0, 1),
     "aten.addmm": (1, 2),
     "aten.baddbmm": (1, 2),
+}
+
+CONVOLUTIONS = {
+    "aten.conv2d",
+    "aten.convolution",
+    "mkldnn._convolution_pointwise",
+    "mkldnn._convolution_pointwise_",
 }
 
 
@@ -42,13 +48,9 @@ def _macs(name: str, args: tuple[Any, ...], result: Any) -> int:
     if operator == "mkldnn._linear_pointwise":
         weight = args[2] if name.endswith("binary") else args[1]
         return int(args[0].numel() * weight.shape[0])
-    if operator.startswith("mkldnn._convolution_pointwise"):
-        weight = args[2] if name.endswith("binary") else args[1]
-        # the packed weight of a map as it is read; `result` has its outputs
+    if operator in CONVOLUTIONS:
+        weight = args[2] if name.endswith("binary") else args[1]  # opaque where it is packed
         return int(result.numel() * weight.numel() // weight.shape[0])
-    if operator in ("aten.conv2d", "aten.convolution"):
-        weight: Tensor = args[1]
-        return weight[0].numel() * int(result.numel())
     if operator == "aten.scaled_dot_product_attention":
         q, k, v = args[:3]
         return int(q.numel() // q.shape[-1] * k.shape[-2] * (q.shape[-1] + v.shape[-1]))

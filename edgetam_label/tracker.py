@@ -455,7 +455,6 @@ class VideoTracker:
         frame_idx = seen.frame_idx
         started: Tensor | None = None
         finds: dict[int, _Find] = {}
-        looks_at_whole = False
         for obj_id in joined:
             obj = self._objects.get(obj_id)
             if obj is None:
@@ -466,7 +465,6 @@ class VideoTracker:
                 finds[obj_id] = _Find(obj, self._as_shown(answer))
                 continue
             crop = self._followed(carrier, obj_id, seen)
-            looks_at_whole = looks_at_whole or crop.is_whole
             moved = None
             skipped = frame_idx % self.settings.every != 0 and frame_idx not in obj.pending
             if carrier is not None and (skipped or self._flow_prompt or self._fuses):
@@ -488,7 +486,7 @@ class VideoTracker:
                 obj, frame_idx, crop, encoded, beginning, reverse, moved, trust,
                 lost=self._is_lost(carrier, obj_id),
             )  # fmt: skip
-        self._looks_at_whole = looks_at_whole
+        self._looks_at_whole = any(find.located.crop.is_whole for find in finds.values())
         return finds
 
     def _settled(
