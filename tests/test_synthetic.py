@@ -14,10 +14,12 @@ import pytest
 from edgetam_label.demo_clip import render_demo_clip
 from edgetam_label.demo_scene import demo_frames
 from edgetam_label.errors import UsageError
+from edgetam_label.training import synthetic_scene
 from edgetam_label.training.clips import Clip, ClipSource, MixedClips
 from edgetam_label.training.synthetic import SyntheticClips, synthetic_clip
+from edgetam_label.training.synthetic_motion import crossing, make_track
 from edgetam_label.training.synthetic_photos import HELDOUT_PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
-from edgetam_label.training.synthetic_scene import HELDOUT_MAKERS, TRAIN_MAKERS
+from edgetam_label.training.synthetic_scene import HELDOUT_MAKERS, TRAIN_MAKERS, Split
 from edgetam_label.training.synthetic_shapes import HELDOUT_SHAPES, TRAIN_SHAPES
 from edgetam_label.training.synthetic_textures import load_textures
 
@@ -89,6 +91,40 @@ def test_objects_move_leave_and_return() -> None:
     assert moved > 24
     assert gone >= 3
     assert returned >= 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_crossing_thing_passes_another_wherever_that_goes(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    passed, passing = (
+        make_track(
+            rng, 200, 300, 12, centre=(90.0, 120.0), radius=20.0, stands=False, fast=False,
+            pace=1.0, leaves=False,
+        )
+        for _ in range(2)
+    )  # fmt: skip
+    way = crossing(rng, passing, passed).centre - passed.centre
+    before, after = way[0], way[-1]
+    nearest = np.linalg.norm(way, axis=1).min()
+    assert before @ after < 0 and nearest < passed.scale[0]
+    assert min(np.linalg.norm(before), np.linalg.norm(after)) > nearest
+
+
+def test_things_that_cross_hide_others_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hidden_for_a_while(share: float, family: Split = "train") -> list[float]:
+        """Of every object that is large enough, how little of it is left in between."""
+        monkeypatch.setattr(synthetic_scene, "_CROSSING", share)
+        left = []
+        for index in range(20):
+            for areas in SyntheticClips(5, (72, 108), 10, family)[index].areas().T:
+                low = int(areas.argmin())
+                full = min(areas[: low + 1].max(), areas[low:].max())
+                left += [areas[low] / full] if full > 40 else []
+        return left
+
+    often, never = (np.mean(np.array(hidden_for_a_while(share)) < 0.5) for share in (1.0, 0.0))
+    assert often > never * 1.2
+    assert hidden_for_a_while(1.0, "heldout") == hidden_for_a_while(0.0, "heldout")
 
 
 def test_heldout_shares_no_texture_photograph_or_outline_with_train() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ ALONE = ("--processes", "1", "--held-out", "0")
 def start(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*COMMAND, *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
 
 
@@ -62,14 +63,14 @@ def test_two_processes_stop_when_told_and_go_on(tmp_path: Path) -> None:
     def run(steps: int, *more: object) -> subprocess.Popen[str]:
         stage = f"stills,steps={steps},batch=1,objects=1,shrink=0.5"
         common = ("--processes", 2, "--held-out", 8, "--stage", stage, "--out", tmp_path)
-        return start("train", *QUICK, *common, *more)
+        return start("train", *QUICK, "--workers", 1, *common, *more)
 
     process, log = run(100_000), tmp_path / "log.csv"
     waiting_since = time.monotonic()
     while not log.exists() and time.monotonic() < waiting_since + 240:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.2)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # loaders too, as service managers do
     finish(process)
     stopped_at = steps_of(tmp_path / "resume.pt")
     assert stopped_at >= 20

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -136,6 +136,19 @@ def make_track(
         mirror,
         depth,
     )
+
+
+def crossing(rng: Generator, track: Track, other: Track) -> Track:
+    """`track`, but past `other`: from one side of it to the other side, wherever that goes."""
+    frames = len(track.centre)
+    reach = (track.scale[0] + other.scale[0]) * rng.uniform(0.8, 1.6)
+    heading = rng.normal(0, 0.35) + (np.pi if rng.random() < 0.5 else 0)
+    ahead = np.array([np.cos(heading), np.sin(heading)])
+    aside = np.array([-ahead[1], ahead[0]]) * rng.normal(0, 0.3) * other.scale[0]
+    middle, length = rng.uniform(0.25, 0.75), rng.uniform(0.35, 1.2)
+    along = (np.linspace(0, 1, frames) - middle) * 2 / length
+    way = reach * np.clip(along, -1, 1)
+    return replace(track, centre=other.centre + aside + way[:, None] * ahead, depth=other.depth)
 
 
 def _path(rng: Generator, t: Array, speed: float, direction: Array, size: float) -> Array:

@@ -22,6 +22,7 @@ from edgetam_label.training.synthetic_motion import (
     BACKGROUND_DEPTH,
     Camera,
     Track,
+    crossing,
     make_camera,
     make_track,
 )
@@ -72,6 +73,7 @@ HELDOUT_MAKERS: dict[str, tuple[Maker, float]] = {
     "fish": (objects.fish, 1.5),
     "cutout": (cutout, 0.5),
 }
+_CROSSING = 0.3  # share of further things that pass before or behind one that is there, in clips
 _PICTURED = 0.7  # share of things that are made after a picture, where there are any
 _MAX_PARTS = 240  # part numbers fit a byte
 _PAN_ROOM = 1.45  # how much larger than the frame the background of a moving clip is
@@ -192,7 +194,12 @@ def _place_things(stage: _Set, before: tuple[Placed, ...], max_objects: int) -> 
         if offset + thing.num_parts > _MAX_PARTS:
             break
         things.append((thing, radius))
-        placed.append(_set_going(stage, thing, centre, radius, offset, main))
+        moving = _set_going(stage, thing, centre, radius, offset, main)
+        # not in held-out scenes, which stay what they were
+        if placed and stage.split == "train" and stage.num_frames > 3 and rng.random() < _CROSSING:
+            passed = placed[int(rng.integers(len(placed)))]
+            moving = replace(moving, track=crossing(rng, moving.track, passed.track))
+        placed.append(moving)
         offset += thing.num_parts
     return _stack(rng, placed, dominant)
 

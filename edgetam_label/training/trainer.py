@@ -382,7 +382,12 @@ def set_batch_statistics(model: nn.Module, *, live: bool) -> None:
 
 
 def _start_worker(worker_id: int) -> None:
-    """A loader process leaves Ctrl-C to its parent and takes one thread."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A loader process leaves being stopped to its parent and takes one thread.
+
+    A terminal and a service manager tell the whole process group; its parent still wants batches
+    for the step that it is in, and ends it after that.
+    """
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
