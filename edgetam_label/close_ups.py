@@ -35,7 +35,7 @@ class SeenCloser:
     """
 
     pixels: NDArray[np.uint8]
-    views: ByteCache[Crop, View] = field(default_factory=lambda: ByteCache(3 * 2**20))
+    views: ByteCache[Crop, View] = field(default_factory=lambda: ByteCache(6 * 2**20))
     looks: ByteCache[tuple[Box | None, tuple[Click, ...]], Look] = field(
         default_factory=lambda: ByteCache(3 * 2**20)
     )
@@ -49,12 +49,16 @@ class SeenCloser:
 class CloserLook:
     """Answers prompts on one frame; the state is the caller's `SeenCloser`."""
 
-    def __init__(self, whole: View, seen: SeenCloser, see: See, decode: Decode) -> None:
+    def __init__(
+        self, whole: View, seen: SeenCloser, see: See, decode: Decode, *, flips: bool = False
+    ) -> None:
         """whole: the frame, without memory; for `again`, what was looked at, whatever it is.
 
-        see: the view of a crop, from its pixels.
+        see: the view of a crop, from its pixels. flips: it shows the mirror image too, so that even
+        all of the frame is worth another look.
         """
         self.whole, self.seen, self._see, self._decode = whole, seen, see, decode
+        self._flips = flips
 
     def answer(self, prompt: Prompt) -> Look:
         """A box or a click, then every further click as a correction of the answer before it.
@@ -89,17 +93,20 @@ class CloserLook:
     def _first(self, prompt: Prompt) -> Look:
         ambiguous = prompt.box is None
         look = self._decode(self.whole, prompt, None, ambiguous)
-        crop = self._crop(prompt, look)
-        if crop is None:
-            return look
-        closer = self._decode(self.view(crop), prompt, None, ambiguous)
+        crop = self._crop(prompt, look) or self.whole.crop
+        closer = self._again(crop, prompt, look)
         if not self._is_cut(closer):
             return closer
         # larger than it had seemed
-        crop = self._crop(prompt, closer)
-        if crop is None:
-            return look
-        return self._decode(self.view(crop), prompt, None, ambiguous)
+        crop = self._crop(prompt, closer) or self.whole.crop
+        return self._again(crop, prompt, look)
+
+    def _again(self, crop: Crop, prompt: Prompt, first: Look) -> Look:
+        """The answer on a crop, or the first one where that has nothing new to show."""
+        view = self.view(crop)
+        if view is self.whole:
+            return first
+        return self._decode(view, prompt, None, prompt.box is None)
 
     def _next(self, prompt: Prompt, before: Look) -> Look:
         crop = before.crop
@@ -125,7 +132,7 @@ class CloserLook:
 
     def view(self, crop: Crop) -> View:
         """The one that was given or that of a close-up, encoded if it has to be."""
-        if crop == self.whole.crop:
+        if crop == self.whole.crop and not self._flips:
             return self.whole
         return self.seen.views.get_or_make(
             crop, lambda: self._see(crop.cut(self.seen.pixels), crop)

@@ -49,6 +49,7 @@ class ModelConfig:
     clicked_parts: bool = False
     drawn_prompts: bool = False
     close_ups: bool = False
+    flip_test: bool = False
     close_tracks: bool = False
     fuse_flow: bool = False
     target_model: bool = False

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgetam_label.byte_cache import ByteCache
+from edgetam_label.flip_test import both_ways
 from edgetam_label.frames import Frames
 from edgetam_label.modeling import EdgeTAM, ImageFeatures
 from edgetam_label.preprocess import frame_to_picture, picture_to_input
@@ -74,9 +75,11 @@ class FrameFeatures:
 
         return self._kept.get_or_make(frame_idx, make)[0]
 
-    def of_pixels(self, pixels: Picture) -> EncodedFrame:
-        """A crop, (h, w, 3), encoded; it is not kept."""
-        return self._encode(self._shrunk(pixels), None)
+    def of_pixels(self, pixels: Picture, *, flipped: bool = False) -> EncodedFrame:
+        """A crop, (h, w, 3), encoded; it is not kept. flipped: with its mirror image, B = 2."""
+        picture = self._shrunk(pixels)
+        image = picture_to_input(picture, self._model.device)
+        return self._encode(picture, both_ways(image) if flipped else image)
 
     def _shrunk(self, pixels: Picture) -> Picture:
         return frame_to_picture(pixels, self._model.config.image_size)

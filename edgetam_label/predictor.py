@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from edgetam_label.close_ups import CloserLook, SeenCloser
 from edgetam_label.crops import Crop
 from edgetam_label.errors import PromptError
+from edgetam_label.flip_test import both_ways
 from edgetam_label.framing import enough_pixels
 from edgetam_label.masks import Mask, clean_mask
 from edgetam_label.modeling import EdgeTAM, ImageFeatures
@@ -92,17 +94,17 @@ class ImagePredictor:
         """image: (H, W, 3) uint8 RGB. Raises MediaError on anything else."""
         check_rgb(image)
         height, width = image.shape[:2]
-        view = self._see(image, Crop.whole(width, height))
+        view = self._see(image, Crop.whole(width, height), flipped=False)
         closer = None
         if self.model.config.close_ups:
             closer = SeenCloser(enough_pixels(image, self.model.config.image_size))
         return ImageEmbedding(view.features, width, height, view.picture, closer)
 
     @torch.inference_mode()
-    def _see(self, pixels: NDArray[np.uint8], crop: Crop) -> View:
-        """The view of a crop, given the pixels within it."""
+    def _see(self, pixels: NDArray[np.uint8], crop: Crop, *, flipped: bool) -> View:
+        """The view of a crop, given the pixels within it. flipped: with its mirror image."""
         image = image_to_input(pixels, self.model.config.image_size, self.model.device)
-        features = self.model.encode_image(image)
+        features = self.model.encode_image(both_ways(image) if flipped else image)
         features = ImageFeatures(self.model.without_memory(features.top), features.high_res)
         return View(crop, features, input_to_picture(image) if self._refines else None)
 
@@ -191,7 +193,9 @@ class ImagePredictor:
         seen = embedding.closer
         if seen is None or prompt.mask is not None or wanted != ambiguous:
             return self._decode(embedding.view, prompt, mask_logits, wanted)
-        closer = CloserLook(embedding.view, seen, self._see, self._decode)
+        flips = self.model.config.flip_test
+        see = partial(self._see, flipped=flips)
+        closer = CloserLook(embedding.view, seen, see, self._decode, flips=flips)
         if mask_logits is None:
             return closer.answer(prompt)
         return closer.again(prompt, self._decode(embedding.view, prompt, mask_logits, wanted))

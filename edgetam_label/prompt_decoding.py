@@ -11,6 +11,7 @@ from torch import Tensor
 from edgetam_label.clicked_parts import keep_clicked_parts
 from edgetam_label.crops import Bounds, Crop, bounds_of, move_logits
 from edgetam_label.edges import refine_edges
+from edgetam_label.flip_test import both_ways, merged, points_both_ways
 from edgetam_label.masks import Mask
 from edgetam_label.modeling import EdgeTAM, ImageFeatures
 from edgetam_label.modeling.mask_decoder import DecoderOutput
@@ -24,7 +25,8 @@ Picture = NDArray[np.uint8]
 class View:
     """A crop of a frame as the network sees it.
 
-    features: ready for the decoder: with memory, or with the embedding that says there is none.
+    features: ready for the decoder: with memory, or with the embedding that says there is none. Of
+    two pictures, B = 2, where the mirror image is asked as well (`flip_test`).
     picture: (S, S, 3) uint8, stretched, where masks are refined by it.
     """
 
@@ -101,14 +103,22 @@ def decode_prompt(
         model.config.image_size, model.device,
     )  # fmt: skip
     points, labels = given if given is not None else (None, None)
+    flipped = len(view.features.top) == 2
+    asked = mask_logits
+    if flipped:
+        if points is not None and labels is not None:
+            points, labels = points_both_ways(points, labels, model.config.image_size)
+        asked = None if mask_logits is None else both_ways(mask_logits)
     output = model.decode_masks(
         view.features.top,
         view.features.high_res,
         points,
         labels,
-        mask_logits,
+        asked,
         multimask=multimask,
     )
+    if flipped:
+        output = merged(output)
     look = drawn_look(crop, output, view.picture)
     if not clicked_parts or not clicks or prompt.box is not None:
         return look

@@ -78,6 +78,7 @@ class TrackerSettings:
     clicked_parts: an answer to clicks keeps only the parts that were clicked; None takes the model
         config's.
     close_ups: an answer to a prompt comes from a crop around it; None takes the model config's.
+    flip_test: and is the mean of that and its mirror image; None takes the model config's.
     close_tracks: an object is tracked through a crop that follows it, which costs an encoding for
         each object; None takes the model config's.
     fuse_flow: a tracked mask is the network's answer and the mask before, moved along the flow,
@@ -99,6 +100,7 @@ class TrackerSettings:
     refine_edges: bool | None = None
     clicked_parts: bool | None = None
     close_ups: bool | None = None
+    flip_test: bool | None = None
     close_tracks: bool | None = None
     fuse_flow: bool | None = None
     target_model: bool | None = None
@@ -230,6 +232,7 @@ class VideoTracker:
         self._refines = _either(chosen.refine_edges, config.refine_edges)
         self._clicked_parts = _either(chosen.clicked_parts, config.clicked_parts)
         self._closer = _either(chosen.close_ups, config.close_ups)
+        self._flips = _either(chosen.flip_test, config.flip_test)
         self._follows = _either(chosen.close_tracks, config.close_tracks)
         self._fuses = _either(chosen.fuse_flow, config.fuse_flow)
         self._learns = _either(chosen.target_model, config.target_model) and self._flow_prompt
@@ -739,7 +742,8 @@ class VideoTracker:
             look = self._decode(view, prompt, previous, points <= 1)
             if closer is not None:
                 look = closer.again(prompt, look)
-        look = self._without_holes(look.best(), view if closer is None else closer.view(look.crop))
+        seen = view if closer is None or look.crop == view.crop else closer.view(look.crop)
+        look = self._without_holes(look.best(), seen)
         crop = self._around(prompt.frame_idx, look.bounds())
         there = replace(look.output, low_res_logits=look.logits_on(crop))
         result = self.model.gate_by_presence(there)
@@ -759,11 +763,12 @@ class VideoTracker:
     def _closer_look(self, frame_idx: int, view: View) -> CloserLook:
         if self._seen_closer is None or self._seen_closer[0] != frame_idx:
             self._seen_closer = frame_idx, SeenCloser(self._pixels_of(frame_idx))
-        return CloserLook(view, self._seen_closer[1], self._see, self._decode)
+        seen = self._seen_closer[1]
+        return CloserLook(view, seen, self._see, self._decode, flips=self._flips)
 
     def _see(self, pixels: Picture, crop: Crop) -> View:
         """The view of a crop, without memory, given the pixels within it."""
-        encoded = self._features.of_pixels(pixels)
+        encoded = self._features.of_pixels(pixels, flipped=self._flips)
         features = encoded.features
         features = ImageFeatures(self.model.without_memory(features.top), features.high_res)
         return View(crop, features, encoded.picture)
