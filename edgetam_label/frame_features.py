@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgetam_label.byte_cache import ByteCache
-from edgetam_label.flip_test import both_ways
+from edgetam_label.flipping import both_ways
 from edgetam_label.frames import Frames
 from edgetam_label.modeling import EdgeTAM, ImageFeatures
 from edgetam_label.preprocess import frame_to_picture, picture_to_input

@@ -14,7 +14,7 @@ from torch import Tensor
 from edgetam_label.close_ups import CloserLook, SeenCloser
 from edgetam_label.crops import Crop
 from edgetam_label.errors import PromptError
-from edgetam_label.flip_test import both_ways
+from edgetam_label.flipping import both_ways
 from edgetam_label.framing import enough_pixels
 from edgetam_label.masks import Mask, clean_mask
 from edgetam_label.modeling import EdgeTAM, ImageFeatures

@@ -11,7 +11,7 @@ from torch import Tensor
 from edgetam_label.clicked_parts import keep_clicked_parts
 from edgetam_label.crops import Bounds, Crop, bounds_of, move_logits
 from edgetam_label.edges import refine_edges
-from edgetam_label.flip_test import both_ways, merged, points_both_ways
+from edgetam_label.flipping import both_ways, merged, points_both_ways
 from edgetam_label.masks import Mask
 from edgetam_label.modeling import EdgeTAM, ImageFeatures
 from edgetam_label.modeling.mask_decoder import DecoderOutput

@@ -12,7 +12,7 @@ import torch
 from edgetam_label import load_model
 from edgetam_label.config import ModelConfig
 from edgetam_label.evaluation.metrics import region_similarity
-from edgetam_label.flip_test import merged, points_both_ways
+from edgetam_label.flipping import merged, points_both_ways
 from edgetam_label.frames import Frames
 from edgetam_label.masks import Mask
 from edgetam_label.modeling import EdgeTAM
