@@ -79,7 +79,7 @@ class CloserLook:
     def again(self, prompt: Prompt, first: Look) -> Look:
         """A close-up of an answer on the whole frame, which it starts from."""
         crop = self._crop(prompt, first)
-        if crop is None:
+        if crop.is_whole:
             return first
         return self._decode(self.view(crop), prompt, first.best_logits_on(crop), False)
 
@@ -91,15 +91,12 @@ class CloserLook:
         return first, None
 
     def _first(self, prompt: Prompt) -> Look:
-        ambiguous = prompt.box is None
-        look = self._decode(self.whole, prompt, None, ambiguous)
-        crop = self._crop(prompt, look) or self.whole.crop
-        closer = self._again(crop, prompt, look)
+        look = self._decode(self.whole, prompt, None, prompt.box is None)
+        closer = self._again(self._crop(prompt, look), prompt, look)
         if not self._is_cut(closer):
             return closer
         # larger than it had seemed
-        crop = self._crop(prompt, closer) or self.whole.crop
-        return self._again(crop, prompt, look)
+        return self._again(self._crop(prompt, closer), prompt, look)
 
     def _again(self, crop: Crop, prompt: Prompt, first: Look) -> Look:
         """The answer on a crop, or the first one where that has nothing new to show."""
@@ -111,11 +108,11 @@ class CloserLook:
     def _next(self, prompt: Prompt, before: Look) -> Look:
         crop = before.crop
         if not crop.is_whole and (not crop.holds(prompt.clicks[-1]) or self._is_cut(before)):
-            crop = self._crop(prompt, before) or self.whole.crop
+            crop = self._crop(prompt, before)
         return self._decode(self.view(crop), prompt, before.best_logits_on(crop), False)
 
-    def _crop(self, prompt: Prompt, look: Look) -> Crop | None:
-        """A crop that holds a prompt and its answer; None: there is nothing, or it is large."""
+    def _crop(self, prompt: Prompt, look: Look) -> Crop:
+        """What holds a prompt and its answer: all of the frame if that is nothing, or large."""
         xs = [c.x for c in prompt.clicks if c.positive]
         ys = [c.y for c in prompt.clicks if c.positive]
         if prompt.box is not None:  # says where all of the thing is
@@ -124,11 +121,11 @@ class CloserLook:
         elif (found := look.bounds()) is not None:
             xs += [found[0], found[2]]
             ys += [found[1], found[3]]
+        frame = self.whole.crop.frame
         if not xs:
-            return None
+            return frame
         bounds = (min(xs), min(ys), max(xs), max(ys))
-        crop = PROMPTED.around(bounds, self.whole.crop.frame, self.seen.pixels)
-        return None if crop.is_whole else crop
+        return PROMPTED.around(bounds, frame, self.seen.pixels)
 
     def view(self, crop: Crop) -> View:
         """The one that was given or that of a close-up, encoded if it has to be."""
