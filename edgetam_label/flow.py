@@ -104,7 +104,7 @@ class FlowCarrier:
         if self._flow is None or self._now is None or self._before is None:
             return np.ones((side, side), np.float32)
         if self._trust is None:
-            self._trust = _agreement(self._now, self._before, self._flow)
+            self._trust = agreement(self._now, self._before, self._flow)
         return seen_from(self._trust, crop.frame, crop, (side, side))
 
 
@@ -141,7 +141,8 @@ def carry(
     return torch.from_numpy(moved)[None, None].to(low_res_logits.device)
 
 
-def _agreement(now: Grey, before: Grey, flow: Flow) -> NDArray[np.float32]:
+def agreement(now: Grey, before: Grey, flow: Flow) -> NDArray[np.float32]:
+    """(SIDE, SIDE) in 0..1: how far `now` looks as `before` and the flow between them say."""
     x, y = np.meshgrid(*[np.arange(SIDE, dtype=np.float32)] * 2)
     moved = cv2.remap(
         before,

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -17,7 +18,7 @@ from edgetam_label.errors import UsageError
 from edgetam_label.training import synthetic_scene
 from edgetam_label.training.clips import Clip, ClipSource, MixedClips
 from edgetam_label.training.synthetic import SyntheticClips, synthetic_clip
-from edgetam_label.training.synthetic_motion import crossing, make_track
+from edgetam_label.training.synthetic_motion import carried, crossing, make_track
 from edgetam_label.training.synthetic_photos import HELDOUT_PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
 from edgetam_label.training.synthetic_scene import HELDOUT_MAKERS, TRAIN_MAKERS, Split
 from edgetam_label.training.synthetic_shapes import HELDOUT_SHAPES, TRAIN_SHAPES
@@ -125,6 +126,44 @@ def test_things_that_cross_hide_others_for_a_while(monkeypatch: pytest.MonkeyPat
     often, never = (np.mean(np.array(hidden_for_a_while(share)) < 0.5) for share in (1.0, 0.0))
     assert often > never * 1.2
     assert hidden_for_a_while(1.0, "heldout") == hidden_for_a_while(0.0, "heldout")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_carried_thing_stays_with_its_bearer(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    bearer, thing = (
+        make_track(
+            rng, 200, 300, 12, centre=(90.0, 120.0), radius=radius, stands=False, fast=True,
+            pace=2.0, leaves=False,
+        )
+        for radius in (40.0, 10.0)
+    )  # fmt: skip
+    held = carried(rng, thing, bearer)
+    away = np.linalg.norm(held.centre - bearer.centre, axis=1) / bearer.scale
+    assert (away < 1.13).all() and np.ptp(away) < 0.5
+    assert np.allclose(held.scale / bearer.scale, 0.25)
+    assert np.allclose(held.angle - bearer.angle, held.angle[0] - bearer.angle[0])
+
+
+def test_carried_things_cover_their_bearers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthetic_scene, "_CROSSING", 0.0)
+
+    def inside_another(share: float, family: Split = "train") -> list[float]:
+        """Of every object's neighbours across its outline, the share that is another object."""
+        monkeypatch.setattr(synthetic_scene, "_CARRIED", share)
+        shares = []
+        for index in range(24):
+            clip = SyntheticClips(5, (72, 108), 4, family)[index]
+            for number in range(1, clip.num_objects + 1):
+                mask = clip.mask(number, 3).astype(np.uint8)
+                ring = cv2.dilate(mask, np.ones((3, 3), np.uint8)) > mask
+                if ring.any():
+                    shares.append(float((clip.ids[3][ring] > 0).mean()))
+        return shares
+
+    always, never = (np.mean(inside_another(share)) for share in (1.0, 0.0))
+    assert always > never * 1.3
+    assert inside_another(1.0, "heldout") == inside_another(0.0, "heldout")
 
 
 def test_heldout_shares_no_texture_photograph_or_outline_with_train() -> None:

@@ -13,8 +13,11 @@ import torch
 from averaging import Averaging
 
 from edgetam_label.config import ModelConfig
+from edgetam_label.crops import Crop, Located
 from edgetam_label.errors import CheckpointError, UsageError
-from edgetam_label.modeling import EdgeTAM
+from edgetam_label.fusion import KEPT, drawn_logits, fuse_with_flow
+from edgetam_label.modeling import EdgeTAM, ObjectMask
+from edgetam_label.training import trainer as trainer_module
 from edgetam_label.training.clip_step import ClipWalk, clip_loss
 from edgetam_label.training.initialisation import new_model
 from edgetam_label.training.losses import LossWeights
@@ -22,7 +25,7 @@ from edgetam_label.training.parallel import run_ranks
 from edgetam_label.training.plan import Stage, TrainingPlan
 from edgetam_label.training.samples import Batch, SampleSpec, SampleStream, collate
 from edgetam_label.training.start import TrainingRun, load_weights, write_checkpoint
-from edgetam_label.training.still_step import still_loss
+from edgetam_label.training.still_step import StepResult, still_loss
 from edgetam_label.training.synthetic import SyntheticClips
 from edgetam_label.training.trainer import RESUME_FILE, Trainer, TrainingData
 from edgetam_label.training.validation import Validator
@@ -82,7 +85,8 @@ def test_gradients_of_clips_reach_the_memory() -> None:
 
 def test_clips_show_the_moved_mask_where_the_config_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(ClipWalk, "_carried", lambda walk, t: asked.append(t) or walk.newest)
+    carried = ClipWalk._carried
+    monkeypatch.setattr(ClipWalk, "_carried", lambda walk, t: asked.append(t) or carried(walk, t))
     for flow_prompt in (False, True):
         torch.manual_seed(0)
         model = new_model(replace(CONFIG, flow_prompt=flow_prompt)).train()
@@ -105,8 +109,92 @@ def test_a_mask_moves_with_the_picture() -> None:
     walk = ClipWalk(new_model(CONFIG), batch, rng)
     walk.newest = torch.full((1, 1, 32, 32), -8.0)
     walk.newest[:, :, 10:20, 10:20] = 8
-    moved = walk._carried(1)[0, 0] > 0
+    moved = walk._carried(1)[0][0, 0] > 0
     assert moved[11:19, 13:21].all() and moved.sum() < 130
+
+
+def test_frames_of_a_lead_are_walked_but_not_compared() -> None:
+    """What is true of them counts for nothing; what the model remembers of them does."""
+    torch.manual_seed(0)
+    model = new_model(CONFIG).train()
+    one = batch(6)
+    assert isinstance(one, Batch)
+    blank = replace(one, targets=one.targets.clone())
+    blank.targets[:, :, :3] = 0
+    unlike = replace(one, frames=one.frames.clone())
+    unlike.frames[:, :3] = 128
+
+    def loss(given: Batch, lead: int) -> float:
+        # this seed prompts by clicks and corrects no frame, both of which would look at the targets
+        result = clip_loss(model, given, np.random.default_rng(0), LossWeights(), lead)
+        model.zero_grad(set_to_none=True)
+        result.loss.backward()
+        gradients = [p.grad for p in model.image_encoder.parameters()]
+        assert any(g is not None and bool(g.abs().sum() > 0) for g in gradients)
+        return result.loss.item()
+
+    assert loss(one, 3) == loss(blank, 3)
+    assert loss(one, 0) != loss(blank, 0)
+    assert loss(one, 3) != loss(unlike, 3)
+
+
+def test_training_weighs_the_moved_mask_as_tracking_does() -> None:
+    config = replace(CONFIG, fuse_flow=True)
+    rng = np.random.default_rng(0)
+    one = batch(2)
+    assert isinstance(one, Batch)
+    walk = ClipWalk(new_model(config), one, rng)
+    rows, side = 3, config.image_size // 4
+    logits = torch.from_numpy(rng.normal(0, 4, (rows, 1, side, side))).float()
+    moved = torch.from_numpy(rng.normal(0, 4, (rows, 1, side, side))).float()
+    trust = torch.from_numpy(rng.uniform(0, 1, (rows, 1, side, side))).float()
+    iou, score = torch.tensor([[0.9], [0.3], [0.9]]), torch.tensor([[3.0], [2.0], [-1.0]])
+    walk.expected = torch.tensor([0.8, 0.95, 0.9])
+    answer = ObjectMask(logits, iou, score, torch.zeros(rows, 8))
+    fused = walk._fused(answer, moved, trust)
+    crop = Crop.whole(side, side)
+    for row in (0, 1):
+        mine = ObjectMask(logits[row : row + 1], iou[row : row + 1], score[row : row + 1], None)
+        expected = walk.expected[row].reshape(1, 1) * KEPT
+        there = replace(mine, low_res_logits=moved[row : row + 1], iou=expected)
+        wanted = fuse_with_flow(
+            Located(mine, crop, drawn_logits(mine.low_res_logits, side)),
+            Located(there, crop, drawn_logits(there.low_res_logits, side)),
+            trust[row, 0].numpy(),
+        ).mask
+        # masks are kept in bytes there, which a logarithm enlarges far from the edge
+        assert torch.allclose(fused.iou[row], wanted.iou[0], atol=2e-3)
+        clear = moved[row].abs() < 3
+        assert torch.allclose(
+            fused.low_res_logits[row][clear], wanted.low_res_logits[0][clear], atol=0.1
+        )
+    assert torch.equal(fused.low_res_logits[2], logits[2])  # absent: nothing to keep
+
+
+@pytest.mark.slow
+def test_a_run_with_a_lead(tmp_path: Path) -> None:
+    stage = Stage("clips", steps=3, batch=1, objects=2, warmup=1, frames=(3, 3), lead=2)
+    asked: list[tuple[int, int]] = []
+    run = Trainer(
+        new_model(CONFIG), TrainingPlan((stage,)), TrainingData(*[SyntheticClips(2, 96, 7)] * 2),
+        tmp_path, workers=0, show_progress=False,
+    )  # fmt: skip
+    loss = trainer_module.clip_loss
+
+    def noted(model: EdgeTAM, given: Batch, *rest: object) -> StepResult:
+        asked.append((given.frames.shape[1], rest[-1]))  # type: ignore[arg-type]
+        return loss(model, given, *rest)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer_module, "clip_loss", noted)
+        assert run.run()
+    assert len(asked) == 3 and all(frames == 3 + lead for frames, lead in asked)
+    assert {lead for _, lead in asked} <= {0, 1, 2} and any(lead for _, lead in asked)
+
+
+def test_only_clips_have_a_lead() -> None:
+    with pytest.raises(UsageError, match="lead of 4 frames; only clips"):
+        Stage("stills", steps=1, lead=4)
 
 
 @pytest.mark.slow

@@ -127,7 +127,7 @@ def test_a_mask_is_carried_between_different_crops() -> None:
     mask = cv2.resize(part.cut((clip.ids[0] == 1).astype(np.uint8)), (size // 4, size // 4))
     logits[0, 0][torch.from_numpy(mask > 0)] = 8.0
     walk.newest = logits
-    carried = walk._carried(1)[0, 0] > 0
+    carried = walk._carried(1)[0][0, 0] > 0
     expected = cv2.resize((clip.ids[0] == 1).astype(np.float32), (size // 4, size // 4),
                           interpolation=cv2.INTER_AREA) > 0.5  # fmt: skip
     overlap = (carried.numpy() & expected).sum() / (carried.numpy() | expected).sum()

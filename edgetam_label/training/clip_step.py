@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgetam_label.crops import move_logits, seen_from
-from edgetam_label.flow import SIDE, FlowBetween, carry, grey_picture
+from edgetam_label.flow import SIDE, FlowBetween, agreement, carry, grey_picture
+from edgetam_label.fusion import BEYOND_DOUBT, KEPT, SUREST, averaged
 from edgetam_label.modeling.edgetam import EdgeTAM, ImageFeatures, ObjectMask
 from edgetam_label.modeling.mask_decoder import DecoderOutput
 from edgetam_label.target_model import (
@@ -59,7 +60,8 @@ class _Bank:
         recent = [m for m in self.tracked if frame - m[0] <= newest]
         maps += [(tokens, frame - at - 1) for at, tokens, _ in recent]
         pointers = [pointer for _, _, pointer in self.conditioning]
-        pointers += [pointer for _, _, pointer in reversed(self.tracked)]
+        recent = self.tracked[: -self.model.config.max_object_pointers : -1]
+        pointers += [pointer for _, _, pointer in recent]
         return self.model.attend_memory(started, self.model.assemble_memory(maps, pointers))
 
 
@@ -85,19 +87,39 @@ class _Looks:
 
 
 def clip_loss(
-    model: EdgeTAM, batch: Batch, rng: np.random.Generator, weights: LossWeights
+    model: EdgeTAM,
+    batch: Batch,
+    rng: np.random.Generator,
+    weights: LossWeights,
+    lead: int = 0,
 ) -> StepResult:
-    """Encode all frames at once, then walk through time; gradients flow through the memory."""
-    clips, frames, objects = len(batch.frames), batch.frames.shape[1], batch.targets.shape[1]
-    encoded = model.encode_image(normalise(batch.frames.flatten(0, 1)))
-    by_time = [encoded[slice(t, None, frames)] for t in range(frames)]
+    """Walk through time; gradients flow through the memory.
+
+    lead: so many of the clip's first frames only set the stage for the others: they are walked
+    without gradients and not compared.
+    """
+    clips, objects = len(batch.frames), batch.targets.shape[1]
+    frames = batch.frames.shape[1]
     rows = torch.arange(clips, device=batch.frames.device).repeat_interleave(objects)
     walk = ClipWalk(model, batch, rng)
     by_mask = rng.random() < MASK_PROMPT_SHARE
-    walk.prompt(by_time[0], rows, batch, by_mask)
     corrected = int(rng.integers(1, frames)) if rng.random() < CORRECTION_SHARE else 0
-    for t in range(1, frames):
-        walk.track(t, by_time[t], rows, correct=t == corrected)
+
+    def go(start: int, stop: int) -> None:
+        encoded = model.encode_image(normalise(batch.frames[:, start:stop].flatten(0, 1)))
+        for t in range(start, stop):
+            features = encoded[slice(t - start, None, stop - start)]
+            if t == 0:
+                walk.prompt(features, rows, batch, by_mask)
+            else:
+                walk.track(t, features, rows, correct=t == corrected)
+
+    if lead:
+        with torch.no_grad():
+            go(0, lead)
+        walk.outputs.clear()
+        torch.clear_autocast_cache()  # weights rounded without gradients would be used again
+    go(lead, frames)
     return walk.result(weights)
 
 
@@ -118,6 +140,7 @@ class ClipWalk:
         self.flow_between = FlowBetween()
         self.looks = _Looks() if model.config.target_model else None
         self.newest: Tensor | None = None  # logits of the frame before, (rows, 1, S/4, S/4)
+        self.expected: Tensor | None = None  # their IoU, (rows,)
         self.outputs: list[tuple[DecoderOutput, Tensor, int]] = []
 
     def prompt(self, features: ImageFeatures, rows: Tensor, batch: Batch, by_mask: bool) -> None:
@@ -142,8 +165,9 @@ class ClipWalk:
         top = self.bank.attend(model.start_attention(features.top)[rows], t)
         points, labels = top.new_zeros(len(rows), 1, 2), rows.new_full((len(rows), 1), PADDING)
         ambiguous = eligible = eligible_masks(torch.ones_like(rows, dtype=torch.bool))
+        moved: tuple[Tensor, Tensor] | None = None
         if self.rng.random() < self.flow_share:
-            carried = self._carried(t)
+            carried, trust = self._carried(t)
             masked = (carried > 0).flatten(1).any(dim=1)
             eligible = eligible_masks(~masked)
             alike = torch.zeros_like(carried)
@@ -153,6 +177,7 @@ class ClipWalk:
             output = decode_all(model, top, here.high_res, points, labels, carried + alike, masked)
             seen = output.low_res_logits + ANSWER_SHARE * alike
             output = replace(output, low_res_logits=seen)
+            moved = carried, trust * masked[:, None, None, None]
         else:
             output = decode_all(model, top, here.high_res, points, labels)
         answer = self._answer(output, eligible, t)
@@ -162,6 +187,8 @@ class ClipWalk:
             mask = previous.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
             output = decode_all(model, top, here.high_res, points, labels, mask)
             answer = self._answer(output, ambiguous, t)
+        elif moved is not None and model.config.fuse_flow:
+            answer = self._fused(answer, *moved)
         self._remember(t, here, answer, conditioning=correct)
 
     def _colours(self, t: int) -> Tensor:
@@ -169,12 +196,35 @@ class ClipWalk:
         colours = colours_of(normalise(self.frames[:, t]))
         return colours.repeat_interleave(len(self.targets) // len(colours), dim=0)
 
-    def _carried(self, t: int) -> Tensor:
-        """The answer of frame t - 1 moved along the optical flow, (rows, 1, S/4, S/4)."""
+    def _fused(self, answer: ObjectMask, moved: Tensor, trust: Tensor) -> ObjectMask:
+        """`fuse_with_flow` of all rows, on the grid of the logits.
+
+        moved, trust: (rows, 1, S/4, S/4), the mask of the frame before where it is by the flow, and
+        how far the picture bears that out.
+        """
+        assert self.expected is not None
+        seen, expected = answer.iou.detach().amax(dim=1).float(), self.expected * KEPT
+        odds = _odds(expected)[:, None, None, None] * trust
+        odds = odds * (answer.object_score.detach() > 0)[..., None, None]
+        share = odds / (odds + _odds(seen)[:, None, None, None])
+        before = torch.sigmoid(moved)
+        shown = torch.log((before + 1e-3) / (1 - before + 1e-3))
+        logits = answer.low_res_logits.float()
+        fused = (1 - share) * logits.clamp(-BEYOND_DOUBT, BEYOND_DOUBT) + share * shown
+        fused = torch.where(share > 0, fused, logits)
+        inside = ((share * before).sum((1, 2, 3)) / before.sum((1, 2, 3)).clamp(min=1))[:, None]
+        iou = inside * expected[:, None] + (1 - inside) * seen[:, None]
+        return replace(answer, low_res_logits=fused, iou=iou)
+
+    def _carried(self, t: int) -> tuple[Tensor, Tensor]:
+        """The answer of frame t - 1 moved along the optical flow, and how far to trust that.
+
+        Both (rows, 1, S/4, S/4).
+        """
         assert self.newest is not None
         pictures = self.frames[:, t - 1 : t + 1].permute(0, 1, 3, 4, 2).cpu().numpy()
         windows = self.windows[:, t - 1 : t + 1].tolist()
-        moved = []
+        moved, trusts = [], []
         for clip, shares, rows in zip(
             pictures, windows, self.newest.chunk(len(pictures)), strict=True
         ):
@@ -185,7 +235,9 @@ class ClipWalk:
                 rows = move_logits(rows, source, target)
             flow = self.flow_between(now, before)
             moved += [carry(row[None], flow) for row in rows]
-        return torch.cat(moved)
+            trust = averaged(agreement(now, before, flow), rows[:1])
+            trusts.append(trust.expand(len(rows), -1, -1, -1))
+        return torch.cat(moved), torch.cat(trusts)
 
     def result(self, weights: LossWeights) -> StepResult:
         every = DecoderOutput(
@@ -214,7 +266,8 @@ class ClipWalk:
     def _remember(
         self, t: int, here: ImageFeatures, answer: ObjectMask, *, conditioning: bool
     ) -> None:
-        self.newest = answer.low_res_logits.detach().clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+        self.newest = answer.low_res_logits.detach().float().clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+        self.expected = answer.iou.detach().amax(dim=1).float()
         if self.looks is not None:
             clear = replace(answer, low_res_logits=self.newest)
             self.looks.learn(here, self._colours(t), clear, conditioning)
@@ -222,3 +275,8 @@ class ClipWalk:
         tokens = self.model.encode_memory(here.top, logits, binarize=conditioning)
         bank = self.bank.conditioning if conditioning else self.bank.tracked
         bank.append((t, tokens, answer.pointer))
+
+
+def _odds(iou: Tensor) -> Tensor:
+    bounded = iou.clamp(1 - SUREST, SUREST)
+    return bounded / (1 - bounded)

@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     metavar="KIND,NAME=VALUE,...",
     help="One stage of your own, in place of the four standard ones; repeat it for more. KIND is "
     "stills or clips; names: steps or minutes, batch, objects, rate, trunk, final, warmup, frames, "
-    "still_share, shrink, part_share.",
+    "still_share, shrink, part_share, lead.",
 )
 @click.option("--rate", type=float, default=4e-4, show_default=True, help="Peak learning rate.")
 @click.option("--batch", type=int, default=4, show_default=True, help="Images per process.")

@@ -22,7 +22,9 @@ class Stage:
     forget the prompt and answer every click with all that stands out. final: the share of the
     rate that is left at the end of the cosine.
     frames: clip length at the start and at the end of the stage. still_share: steps that train on
-    stills in between, so that prompting is not forgotten. shrink: side of the training images
+    stills in between, so that prompting is not forgotten. lead: clips are longer by so many frames
+    at most, which come first and without gradients: a cheap look at what becomes of masks after
+    a while. shrink: side of the training images
     as a share of the model's own (stills only); smaller ones teach faster at first.
     part_share: stills whose objects are parts of things (a sleeve, not the person).
     """
@@ -40,6 +42,7 @@ class Stage:
     still_share: float = 0.0
     shrink: float = 1.0
     part_share: float = 0.15
+    lead: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in ("stills", "clips"):
@@ -49,6 +52,11 @@ class Stage:
                 f"A training stage needs a batch, objects and frames of at least 1, frames "
                 f"ascending; got batch {self.batch}, objects {self.objects}, frames "
                 f"{self.frames[0]}-{self.frames[1]}."
+            )
+        if self.lead < 0 or (self.lead and self.kind != "clips"):
+            raise UsageError(
+                f"A stage of {self.kind} cannot have a lead of {self.lead} frames; only clips have "
+                "one, of 0 frames or more."
             )
         if (self.steps > 0) == (self.minutes > 0):
             raise UsageError(
@@ -153,7 +161,7 @@ def _frames(text: str) -> tuple[int, int]:
 STAGE_OPTIONS: dict[str, Callable[[str], Any]] = {
     "steps": int, "minutes": float, "batch": int, "objects": int, "rate": float, "trunk": float,
     "final": float, "warmup": int, "frames": _frames, "still_share": float, "shrink": float,
-    "part_share": float,
+    "part_share": float, "lead": int,
 }  # fmt: skip
 
 

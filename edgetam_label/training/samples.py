@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -87,6 +87,15 @@ class Batch:
     windows: Tensor
     points: Tensor
     labels: Tensor
+
+    def first(self, frames: int) -> Batch:
+        """Without the frames after that many."""
+        return replace(
+            self,
+            frames=self.frames[:, :frames],
+            targets=self.targets[:, :, :frames],
+            windows=self.windows[:, :frames],
+        )
 
     def to(self, device: torch.device) -> Batch:
         return Batch(

@@ -23,7 +23,7 @@ from edgetam_label.training.trainer import RESUME_FILE, Trainer, TrainingData
 from edgetam_label.training.validation import Validator
 
 # Synthetic clips are made a little longer than they are trained on, so that strides vary.
-SYNTHETIC_FRAMES = 10
+SYNTHETIC_FRAMES, LONGER = 10, 2
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ class TrainingRun:
         pictures = Pictures(self.cutouts) if self.cutouts else None
         places = Places(self.backgrounds) if self.backgrounds else None
         stills: ClipSource = SyntheticClips(seed, wide, pictures=pictures, places=places)
-        clips: ClipSource = SyntheticClips(
-            seed + 1, wide, SYNTHETIC_FRAMES, pictures=pictures, places=places
-        )
+        longest = max(stage.frames[1] + stage.lead for stage in self.plan.stages)
+        frames = max(SYNTHETIC_FRAMES, longest + LONGER)
+        clips: ClipSource = SyntheticClips(seed + 1, wide, frames, pictures=pictures, places=places)
         if self.data:
             from edgetam_label.training.folders import open_folder
 

@@ -151,6 +151,27 @@ def crossing(rng: Generator, track: Track, other: Track) -> Track:
     return replace(track, centre=other.centre + aside + way[:, None] * ahead, depth=other.depth)
 
 
+def carried(rng: Generator, track: Track, bearer: Track) -> Track:
+    """`track`, but held by `bearer` or riding on it: moves, turns and grows with it."""
+    frames = len(track.centre)
+    turn, growth = bearer.angle - bearer.angle[0], bearer.scale / bearer.scale[0]
+    around, far = rng.uniform(0, 2 * np.pi), np.sqrt(rng.random()) * bearer.scale[0]
+    x, y = np.cos(around) * far * bearer.squeeze, np.sin(around) * far
+    if rng.random() < 0.5:  # it dangles
+        t = np.arange(frames) * rng.uniform(0.2, 1.2) + rng.uniform(0, 2 * np.pi)
+        x = x + np.sin(t) * rng.uniform(0.02, 0.12) * bearer.scale[0]
+    across, down = np.cos(turn) * x - np.sin(turn) * y, np.sin(turn) * x + np.cos(turn) * y
+    place = np.stack([across, down], axis=1) * growth[:, None]
+    return replace(
+        track,
+        centre=bearer.centre + place,
+        scale=track.scale[0] * growth,
+        angle=track.angle[0] + turn,
+        squeeze=bearer.squeeze,
+        depth=bearer.depth,
+    )
+
+
 def _path(rng: Generator, t: Array, speed: float, direction: Array, size: float) -> Array:
     """(T, 2) displacement; straight, accelerating, swinging, bouncing, wandering or at rest."""
     kind = str(

@@ -22,6 +22,7 @@ from edgetam_label.training.synthetic_motion import (
     BACKGROUND_DEPTH,
     Camera,
     Track,
+    carried,
     crossing,
     make_camera,
     make_track,
@@ -73,6 +74,8 @@ HELDOUT_MAKERS: dict[str, tuple[Maker, float]] = {
     "fish": (objects.fish, 1.5),
     "cutout": (cutout, 0.5),
 }
+_CARRIED = 0.25  # share of further things that are held, worn or ridden by one that is there
+_HELD_BEFORE = 0.8  # share of those that are in front of it
 _CROSSING = 0.3  # share of further things that pass before or behind one that is there, in clips
 _PICTURED = 0.7  # share of things that are made after a picture, where there are any
 _MAX_PARTS = 240  # part numbers fit a byte
@@ -179,6 +182,7 @@ def _place_things(stage: _Set, before: tuple[Placed, ...], max_objects: int) -> 
     count = int(rng.choice([1, 1, 2, 2, 3, 4, 5])) if dominant else int(rng.integers(2, 8))
     placed: list[Placed] = []
     things: list[tuple[Thing, float]] = []
+    held: list[tuple[int, int]] = []  # and by which
     offset = len(before)
     for index in range(min(count, max_objects - len(before))):
         main = index == 0
@@ -186,6 +190,12 @@ def _place_things(stage: _Set, before: tuple[Placed, ...], max_objects: int) -> 
         if main and dominant:
             radius = float(rng.uniform(0.2, 0.55))
         centre = _centre(stage, main)
+        # neither this nor crossings are in held-out scenes, which stay what they were
+        bearer: int | None = None
+        company = bool(placed) and stage.split == "train"
+        if company and rng.random() < _CARRIED:
+            bearer = int(rng.integers(len(placed)))
+            radius = things[bearer][1] * float(np.exp(rng.uniform(np.log(0.25), np.log(0.9))))
         if not main and rng.random() < 0.25:
             thing, other = things[int(rng.integers(len(things)))]
             radius = other * float(np.exp(rng.normal(0, 0.2)))
@@ -195,13 +205,17 @@ def _place_things(stage: _Set, before: tuple[Placed, ...], max_objects: int) -> 
             break
         things.append((thing, radius))
         moving = _set_going(stage, thing, centre, radius, offset, main)
-        # not in held-out scenes, which stay what they were
-        if placed and stage.split == "train" and stage.num_frames > 3 and rng.random() < _CROSSING:
+        if bearer is not None:
+            moving = replace(moving, track=carried(rng, moving.track, placed[bearer].track))
+            held.append((index, bearer))
+        elif (
+            placed and stage.split == "train" and stage.num_frames > 3 and rng.random() < _CROSSING
+        ):
             passed = placed[int(rng.integers(len(placed)))]
             moving = replace(moving, track=crossing(rng, moving.track, passed.track))
         placed.append(moving)
         offset += thing.num_parts
-    return _stack(rng, placed, dominant)
+    return _stack(rng, placed, dominant, held)
 
 
 def _centre(stage: _Set, main: bool) -> tuple[float, float]:
@@ -258,8 +272,13 @@ def _set_going(
     return Placed(thing, track, part_offset, ripple, float(rng.uniform(0.2, 0.9)))
 
 
-def _stack(rng: Generator, placed: list[Placed], dominant: bool) -> tuple[Placed, ...]:
-    """Back to front: by how low things stand, as on a floor, or anyhow."""
+def _stack(
+    rng: Generator, placed: list[Placed], dominant: bool, held: list[tuple[int, int]]
+) -> tuple[Placed, ...]:
+    """Back to front: by how low things stand, as on a floor, or anyhow.
+
+    held: pairs of a thing and its bearer, between which nothing else can be.
+    """
     order = list(rng.permutation(len(placed)))
     if rng.random() < 0.5:
         feet = [float(p.track.centre[0, 1] + p.track.scale[0] * p.thing.stands) for p in placed]
@@ -267,4 +286,7 @@ def _stack(rng: Generator, placed: list[Placed], dominant: bool) -> tuple[Placed
     if dominant and rng.random() < 0.55:  # the main thing in front
         order.remove(0)
         order.append(0)
+    for index, bearer in held:
+        order.remove(index)
+        order.insert(order.index(bearer) + (rng.random() < _HELD_BEFORE), index)
     return tuple(placed[index] for index in order)

@@ -195,12 +195,20 @@ class Trainer:
         rng = np.random.default_rng(
             [self.plan.seed, self.place.stage, self.place.step, self.ranks.rank]
         )
-        batch = batch.to(self.device)
         of_clips = batch.frames.shape[1] > 1
-        loss_of = clip_loss if of_clips else still_loss
+        lead = 0
+        if of_clips and stage.lead:  # the same in all processes, since they wait for each other
+            common = np.random.default_rng([self.plan.seed, self.place.stage, self.place.step])
+            lead = int(common.integers(0, stage.lead + 1))
+            batch = batch.first(batch.frames.shape[1] - stage.lead + lead)
+        batch = batch.to(self.device)
         set_batch_statistics(self.model, live=not of_clips)
         with autocast(self.device), attention_kernel(self.device):
-            result: StepResult = loss_of(self.model, batch, rng, self.plan.weights)
+            result: StepResult = (
+                clip_loss(self.model, batch, rng, self.plan.weights, lead)
+                if of_clips
+                else still_loss(self.model, batch, rng, self.plan.weights)
+            )
         for group in self.optimizer.param_groups:
             group["lr"] = rate * (stage.trunk if group["trunk"] else 1.0)
         self.optimizer.zero_grad(set_to_none=True)
@@ -291,7 +299,7 @@ class _StageBatches:
         if is_still:
             start = place.step if stage.kind == "stills" else stills_before
             return next(self._loader(1, start))
-        length = stage.clip_length(place.step, place.seconds)
+        length = stage.clip_length(place.step, place.seconds) + stage.lead
         for old in [n for n in self._loaders if n not in (1, length)]:
             del self._loaders[old]
         return next(self._loader(length, place.step - stills_before))
