@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from rendered_scenes import iou
 from tiny_video import HEIGHT, WIDTH, in_pieces, same_tracks, start_anew, tiny_frames, tiny_model
 
+from edgetam_label import flow
 from edgetam_label.config import ModelConfig
 from edgetam_label.crops import Crop, Located
 from edgetam_label.flow import FlowCarrier
@@ -104,6 +106,7 @@ def test_something_new_in_the_picture_is_not_explained_by_the_flow() -> None:
     before = np.kron(rng.integers(0, 255, (40, 40)), np.ones((8, 8))).astype(np.uint8)
     now = before.copy()
     now[100:160, 100:160] = rng.integers(0, 255, (60, 60))
+    before, now = (cv2.resize(grey, (flow.SIDE, flow.SIDE)) for grey in (before, now))
     carrier, whole = FlowCarrier(), Crop.whole(320, 320)
     carrier.arrive(before)
     carrier.show(1, replace(located(half(True), 1.0), crop=whole))
@@ -118,7 +121,7 @@ def test_something_new_in_the_picture_is_not_explained_by_the_flow() -> None:
 
 def test_a_moved_mask_is_trusted_less_with_every_frame() -> None:
     carrier = FlowCarrier()
-    grey = np.zeros((320, 320), np.uint8)
+    grey = np.zeros((flow.SIDE, flow.SIDE), np.uint8)
     carrier.arrive(grey)
     carrier.show(1, located(half(True), 1.0))
     for frame in range(1, 4):
