@@ -208,9 +208,7 @@ def _place_things(stage: _Set, before: tuple[Placed, ...], max_objects: int) -> 
         if bearer is not None:
             moving = replace(moving, track=carried(rng, moving.track, placed[bearer].track))
             held.append((index, bearer))
-        elif (
-            placed and stage.split == "train" and stage.num_frames > 3 and rng.random() < _CROSSING
-        ):
+        elif company and stage.num_frames > 3 and rng.random() < _CROSSING:
             passed = placed[int(rng.integers(len(placed)))]
             moving = replace(moving, track=crossing(rng, moving.track, passed.track))
         placed.append(moving)
