@@ -78,6 +78,11 @@ def fuse_with_flow(
     return Located(replace(answer.mask, low_res_logits=logits, iou=iou), answer.crop, drawn)
 
 
+def logits_of_shares(shares: Tensor) -> Tensor:
+    """Of the share of every cell that belongs to the object, in 0..1; finite at both ends."""
+    return torch.log((shares + 1e-3) / (1 - shares + 1e-3))
+
+
 def filled(drawn: Drawn, area: int) -> Drawn:
     """Without holes of at most `area` pixels; the same array where there are none."""
     holes = small_components(drawn < 128, area) if area > 0 else None
@@ -93,8 +98,7 @@ def _odds(iou: float) -> float:
 
 def _coarse_logits(drawn: NDArray[np.uint8], like: Tensor) -> Tensor:
     """Logits of the size of `like`: of the share of every cell that belongs to the object."""
-    shares = averaged((drawn / 255).astype(np.float32), like)
-    return torch.log((shares + 1e-3) / (1 - shares + 1e-3))
+    return logits_of_shares(averaged((drawn / 255).astype(np.float32), like))
 
 
 def averaged(values: NDArray[np.float32], like: Tensor) -> Tensor:

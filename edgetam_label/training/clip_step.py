@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edgetam_label.crops import move_logits, seen_from
 from edgetam_label.flow import SIDE, FlowBetween, agreement, carry, grey_picture
-from edgetam_label.fusion import BEYOND_DOUBT, KEPT, SUREST, averaged
+from edgetam_label.fusion import BEYOND_DOUBT, KEPT, SUREST, averaged, logits_of_shares
 from edgetam_label.modeling.edgetam import EdgeTAM, ImageFeatures, ObjectMask
 from edgetam_label.modeling.mask_decoder import DecoderOutput
 from edgetam_label.target_model import (
@@ -60,8 +60,8 @@ class _Bank:
         recent = [m for m in self.tracked if frame - m[0] <= newest]
         maps += [(tokens, frame - at - 1) for at, tokens, _ in recent]
         pointers = [pointer for _, _, pointer in self.conditioning]
-        recent = self.tracked[: -self.model.config.max_object_pointers : -1]
-        pointers += [pointer for _, _, pointer in recent]
+        latest = self.tracked[: -self.model.config.max_object_pointers : -1]
+        pointers += [pointer for _, _, pointer in latest]
         return self.model.attend_memory(started, self.model.assemble_memory(maps, pointers))
 
 
@@ -208,7 +208,7 @@ class ClipWalk:
         odds = odds * (answer.object_score.detach() > 0)[..., None, None]
         share = odds / (odds + _odds(seen)[:, None, None, None])
         before = torch.sigmoid(moved)
-        shown = torch.log((before + 1e-3) / (1 - before + 1e-3))
+        shown = logits_of_shares(before)
         logits = answer.low_res_logits.float()
         fused = (1 - share) * logits.clamp(-BEYOND_DOUBT, BEYOND_DOUBT) + share * shown
         fused = torch.where(share > 0, fused, logits)
