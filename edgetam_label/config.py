@@ -47,6 +47,7 @@ class ModelConfig:
     flow_prompt: bool = False
     refine_edges: bool = False
     clicked_parts: bool = False
+    honour_clicks: bool = False
     drawn_prompts: bool = False
     close_ups: bool = False
     flip_test: bool = False

@@ -108,6 +108,7 @@ class _Pair:
                 flow_prompt=False,
                 refine_edges=False,
                 clicked_parts=False,
+                honour_clicks=False,
                 close_ups=False,
                 close_tracks=False,
                 fuse_flow=False,

@@ -20,7 +20,7 @@ from edgetam_label.masks import Mask, clean_mask
 from edgetam_label.modeling import EdgeTAM, ImageFeatures
 from edgetam_label.modeling.fused import fuse
 from edgetam_label.preprocess import check_rgb, image_to_input, input_to_picture, mask_to_input
-from edgetam_label.prompt_decoding import Look, View, decode_prompt
+from edgetam_label.prompt_decoding import ClickRules, Look, View, decode_prompt
 from edgetam_label.prompts import Prompt
 
 LOGIT_LIMIT = 32.0  # low-resolution logits are clamped to ± this before they are fed back
@@ -88,6 +88,7 @@ class ImagePredictor:
     def __init__(self, model: EdgeTAM) -> None:
         self.model = fuse(model)
         self._refines = model.config.refine_edges
+        self._rules = ClickRules(model.config.clicked_parts, model.config.honour_clicks)
 
     @torch.inference_mode()
     def embed(self, image: NDArray[np.uint8]) -> ImageEmbedding:
@@ -205,7 +206,7 @@ class ImagePredictor:
     ) -> Look:
         return decode_prompt(
             self.model, view, prompt, mask_logits,
-            multimask=multimask, clicked_parts=self.model.config.clicked_parts,
+            multimask=multimask, rules=self._rules,
         )  # fmt: skip
 
     def _check_logits(self, logits: NDArray[np.float32]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,11 +13,12 @@ from edgetam_label.clicked_parts import keep_clicked_parts
 from edgetam_label.crops import Bounds, Crop, bounds_of, move_logits
 from edgetam_label.edges import refine_edges
 from edgetam_label.flipping import both_ways, merged, points_both_ways
+from edgetam_label.honoured_clicks import honour_clicks
 from edgetam_label.masks import Mask
 from edgetam_label.modeling import EdgeTAM, ImageFeatures
 from edgetam_label.modeling.mask_decoder import DecoderOutput
 from edgetam_label.preprocess import prompt_points
-from edgetam_label.prompts import Prompt
+from edgetam_label.prompts import Click, Prompt
 
 Picture = NDArray[np.uint8]
 
@@ -83,6 +85,18 @@ class Look:
         return bounds_of((self.drawn[0, self.best_index] > 0).cpu().numpy(), self.crop)
 
 
+@dataclass(frozen=True)
+class ClickRules:
+    """What is done to an answer to clicks, beyond what the network says.
+
+    parts: drop parts that nobody clicked. honour: where a clicked pixel is on the wrong side of the
+    mask, move it and what looks like it there.
+    """
+
+    parts: bool
+    honour: bool
+
+
 def decode_prompt(
     model: EdgeTAM,
     view: View,
@@ -90,14 +104,16 @@ def decode_prompt(
     mask_logits: Tensor | None,
     *,
     multimask: bool,
-    clicked_parts: bool,
+    rules: ClickRules,
 ) -> Look:
-    """Ask for a prompt's masks. mask_logits: (1, 1, S/4, S/4) on the view's crop, to start from.
-
-    clicked_parts: drop parts of an answer to clicks that nobody clicked.
-    """
+    """Ask for a prompt's masks. mask_logits: (1, 1, S/4, S/4) on the view's crop, to start from."""
     crop = view.crop
     clicks = crop.clicks(prompt.clicks)
+    if rules.honour and mask_logits is not None:
+        # what is wrong there is wrong; on what it is asked about, the network sees it corrected
+        mask_logits, _ = honour_clicks(
+            mask_logits, mask_logits, clicks, crop.width, crop.height, view.picture
+        )
     given = prompt_points(
         clicks, crop.box(prompt.box), crop.width, crop.height,
         model.config.image_size, model.device,
@@ -120,13 +136,23 @@ def decode_prompt(
     if flipped:
         output = merged(output)
     look = drawn_look(crop, output, view.picture)
-    if not clicked_parts or not clicks or prompt.box is not None:
+    if rules.parts and clicks and prompt.box is None:
+        logits = output.low_res_logits
+        kept = keep_clicked_parts(logits, look.drawn, clicks, crop.width, crop.height, mask_logits)
+        if kept is not logits:
+            look = drawn_look(crop, replace(output, low_res_logits=kept), view.picture)
+    return honoured(look, prompt.clicks, view.picture) if rules.honour else look
+
+
+def honoured(look: Look, clicks: Sequence[Click], picture: Picture | None) -> Look:
+    """An answer on which every click, in pixels of the frame, is on its own side."""
+    logits, crop = look.output.low_res_logits, look.crop
+    new, drawn = honour_clicks(
+        logits, look.drawn, crop.clicks(clicks), crop.width, crop.height, picture
+    )
+    if new is logits:
         return look
-    logits = output.low_res_logits
-    kept = keep_clicked_parts(logits, look.drawn, clicks, crop.width, crop.height, mask_logits)
-    if kept is logits:
-        return look
-    return drawn_look(crop, replace(output, low_res_logits=kept), view.picture)
+    return Look(crop, replace(look.output, low_res_logits=new), drawn)
 
 
 def drawn_look(crop: Crop, output: DecoderOutput, picture: Picture | None) -> Look:

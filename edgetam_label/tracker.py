@@ -47,7 +47,14 @@ from edgetam_label.preprocess import (
     mask_to_input,
     picture_to_input,
 )
-from edgetam_label.prompt_decoding import Look, View, decode_prompt, drawn_look
+from edgetam_label.prompt_decoding import (
+    ClickRules,
+    Look,
+    View,
+    decode_prompt,
+    drawn_look,
+    honoured,
+)
 from edgetam_label.prompts import Prompt
 from edgetam_label.target_model import ANSWER_SHARE, Appearance, likeness, observe, renewed
 
@@ -77,6 +84,7 @@ class TrackerSettings:
     refine_edges: masks follow the edges of the picture; None takes the model config's.
     clicked_parts: an answer to clicks keeps only the parts that were clicked; None takes the model
         config's.
+    honour_clicks: and has every clicked pixel on its side; None takes the model config's.
     close_ups: an answer to a prompt comes from a crop around it; None takes the model config's.
     flip_test: and is the mean of that and its mirror image; None takes the model config's.
     close_tracks: an object is tracked through a crop that follows it, which costs an encoding for
@@ -99,6 +107,7 @@ class TrackerSettings:
     flow_prompt: bool | None = None
     refine_edges: bool | None = None
     clicked_parts: bool | None = None
+    honour_clicks: bool | None = None
     close_ups: bool | None = None
     flip_test: bool | None = None
     close_tracks: bool | None = None
@@ -230,7 +239,10 @@ class VideoTracker:
         self._fill_hole_area = _either(chosen.fill_hole_area, config.fill_hole_area)
         self._flow_prompt = _either(chosen.flow_prompt, config.flow_prompt)
         self._refines = _either(chosen.refine_edges, config.refine_edges)
-        self._clicked_parts = _either(chosen.clicked_parts, config.clicked_parts)
+        self._rules = ClickRules(
+            _either(chosen.clicked_parts, config.clicked_parts),
+            _either(chosen.honour_clicks, config.honour_clicks),
+        )
         self._closer = _either(chosen.close_ups, config.close_ups)
         self._flips = _either(chosen.flip_test, config.flip_test)
         self._follows = _either(chosen.close_tracks, config.close_tracks)
@@ -744,6 +756,8 @@ class VideoTracker:
                 look = closer.again(prompt, look)
         seen = view if closer is None or look.crop == view.crop else closer.view(look.crop)
         look = self._without_holes(look.best(), seen)
+        if self._rules.honour:  # a hole may have been clicked
+            look = honoured(look, prompt.clicks, seen.picture)
         crop = self._around(prompt.frame_idx, look.bounds())
         there = replace(look.output, low_res_logits=look.logits_on(crop))
         result = self.model.gate_by_presence(there)
@@ -757,7 +771,7 @@ class VideoTracker:
     ) -> Look:
         return decode_prompt(
             self.model, view, prompt, mask_logits,
-            multimask=multimask, clicked_parts=self._clicked_parts,
+            multimask=multimask, rules=self._rules,
         )  # fmt: skip
 
     def _closer_look(self, frame_idx: int, view: View) -> CloserLook:
