@@ -66,6 +66,10 @@ COMMANDS: dict[str, LazyCommand] = {
         "edgetam_label.training.figures.commands:cutouts",
         "Draw cut-outs of 3-D figures, to train with.",
     ),
+    "train-rater": LazyCommand(
+        "edgetam_label.training.commands:train_rater",
+        "Teach a model which of its candidate masks is best.",
+    ),
     "finetune": LazyCommand(
         "edgetam_label.training.commands:finetune", "Continue training on your own masklets."
     ),

@@ -17,6 +17,8 @@ from torch import Tensor
 from edgetam_label.byte_cache import ByteCache
 from edgetam_label.crops import Crop
 from edgetam_label.framing import PROMPTED
+from edgetam_label.mask_rating import rated
+from edgetam_label.modeling.mask_rater import MaskRater
 from edgetam_label.prompt_decoding import Look, View
 from edgetam_label.prompts import Box, Click, Prompt
 
@@ -50,15 +52,23 @@ class CloserLook:
     """Answers prompts on one frame; the state is the caller's `SeenCloser`."""
 
     def __init__(
-        self, whole: View, seen: SeenCloser, see: See, decode: Decode, *, flips: bool = False
+        self,
+        whole: View,
+        seen: SeenCloser,
+        see: See,
+        decode: Decode,
+        *,
+        flips: bool = False,
+        rater: MaskRater | None = None,
     ) -> None:
         """whole: the frame, without memory; for `again`, what was looked at, whatever it is.
 
         see: the view of a crop, from its pixels. flips: it shows the mirror image too, so that even
-        all of the frame is worth another look.
+        all of the frame is worth another look. rater: has the last word on which of the candidates
+        of a single click is the best.
         """
         self.whole, self.seen, self._see, self._decode = whole, seen, see, decode
-        self._flips = flips
+        self._flips, self._rater = flips, rater
 
     def answer(self, prompt: Prompt) -> Look:
         """A box or a click, then every further click as a correction of the answer before it.
@@ -90,13 +100,20 @@ class CloserLook:
                 return count + 1, look
         return first, None
 
-    def _first(self, prompt: Prompt) -> Look:
+    def looks(self, prompt: Prompt) -> tuple[Look, Look]:
+        """What a box or a single click is answered with on the whole frame, and then closer."""
         look = self._decode(self.whole, prompt, None, prompt.box is None)
         closer = self._again(self._crop(prompt, look), prompt, look)
         if not self._is_cut(closer):
-            return closer
+            return look, closer
         # larger than it had seemed
-        return self._again(self._crop(prompt, closer), prompt, look)
+        return look, self._again(self._crop(prompt, closer), prompt, look)
+
+    def _first(self, prompt: Prompt) -> Look:
+        whole, closer = self.looks(prompt)
+        if self._rater is None or prompt.box is not None or not prompt.clicks[0].positive:
+            return closer
+        return rated(self._rater, closer, whole, prompt.clicks[0])
 
     def _again(self, crop: Crop, prompt: Prompt, first: Look) -> Look:
         """The answer on a crop, or the first one where that has nothing new to show."""

@@ -51,6 +51,7 @@ class ModelConfig:
     drawn_prompts: bool = False
     close_ups: bool = False
     flip_test: bool = False
+    mask_rating: bool = False
     close_tracks: bool = False
     fuse_flow: bool = False
     target_model: bool = False

@@ -194,12 +194,24 @@ class ImagePredictor:
         seen = embedding.closer
         if seen is None or prompt.mask is not None or wanted != ambiguous:
             return self._decode(embedding.view, prompt, mask_logits, wanted)
-        flips = self.model.config.flip_test
-        see = partial(self._see, flipped=flips)
-        closer = CloserLook(embedding.view, seen, see, self._decode, flips=flips)
+        closer = self._closer_look(embedding.view, seen)
         if mask_logits is None:
             return closer.answer(prompt)
         return closer.again(prompt, self._decode(embedding.view, prompt, mask_logits, wanted))
+
+    @torch.inference_mode()
+    def looks(self, embedding: ImageEmbedding, prompt: Prompt) -> tuple[Look, Look]:
+        """What a single click or a box is answered with at first, and then on a close-up, unrated.
+
+        For a model that makes close-ups; `mask_rating.describe` compares the two.
+        """
+        assert embedding.closer is not None, "a model without close-ups looks once"
+        return self._closer_look(embedding.view, embedding.closer).looks(prompt)
+
+    def _closer_look(self, whole: View, seen: SeenCloser) -> CloserLook:
+        flips = self.model.config.flip_test
+        see = partial(self._see, flipped=flips)
+        return CloserLook(whole, seen, see, self._decode, flips=flips, rater=self.model.mask_rater)
 
     def _decode(
         self, view: View, prompt: Prompt, mask_logits: Tensor | None, multimask: bool

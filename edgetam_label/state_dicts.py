@@ -24,6 +24,7 @@ from edgetam_label.config import ModelConfig
 from edgetam_label.errors import CheckpointError, ConfigError
 from edgetam_label.hf_layout import is_hugging_face, to_official
 
+RATER = "mask_rater."  # keys of modeling/mask_rater.py, which checkpoints may lack
 SHOWN_KEYS = 3  # of each kind of mismatch; the counts say the rest
 
 
@@ -61,17 +62,20 @@ def read_weights(path: Path) -> WeightsFile:
 def load_weights(model: nn.Module, weights: WeightsFile) -> None:
     """Put the weights into `model`: every key must be there, none more, each of the right shape.
 
-    Half-precision weights are cast to the model's own type. Raises CheckpointError naming what is
-    missing, unexpected or misshapen.
+    Half-precision weights are cast to the model's own type. Only a mask rater may be missing as a
+    whole: checkpoints made before there was one answer as they did. Raises CheckpointError naming
+    what is missing, unexpected or misshapen.
     """
-    expected = model.state_dict()
-    problems = mismatches(expected, weights.state)
+    expected, state = model.state_dict(), dict(weights.state)
+    if not any(key.startswith(RATER) for key in state):
+        state |= {key: value for key, value in expected.items() if key.startswith(RATER)}
+    problems = mismatches(expected, state)
     if problems:
         raise CheckpointError(
             f"Checkpoint {weights.path} does not fit the model: {'; '.join(problems)}. "
             "Choose the config it was made for with --model, or another checkpoint."
         )
-    cast = {key: value.to(expected[key].dtype) for key, value in weights.state.items()}
+    cast = {key: value.to(expected[key].dtype) for key, value in state.items()}
     model.load_state_dict(cast, strict=True)
 
 

@@ -778,7 +778,9 @@ class VideoTracker:
         if self._seen_closer is None or self._seen_closer[0] != frame_idx:
             self._seen_closer = frame_idx, SeenCloser(self._pixels_of(frame_idx))
         seen = self._seen_closer[1]
-        return CloserLook(view, seen, self._see, self._decode, flips=self._flips)
+        return CloserLook(
+            view, seen, self._see, self._decode, flips=self._flips, rater=self.model.mask_rater
+        )
 
     def _see(self, pixels: Picture, crop: Crop) -> View:
         """The view of a crop, without memory, given the pixels within it."""

@@ -155,7 +155,7 @@ def corrected(model: EdgeTAM) -> tuple[int, int, float]:
 
 
 def test_the_shipped_model_honours_all_clicks_and_is_better_for_it() -> None:
-    """Without it three in ten of the clicks that correct something have no effect where they are."""
+    """Without it many of the clicks that correct something have no effect where they are."""
     total, right, before = corrected(shipped(False))
     assert right < 0.9 * total
     total, right, after = corrected(shipped(True))

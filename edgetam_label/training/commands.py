@@ -1,4 +1,4 @@
-"""`edgetam-label train` and `edgetam-label finetune`."""
+"""`edgetam-label train`, `train-rater` and `finetune`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgetam_label.options import json_option, print_json
+from edgetam_label.options import json_option, print_json, progress_bar
 
 if TYPE_CHECKING:
     from edgetam_label.training.finetune import FineTuned
@@ -122,7 +122,6 @@ def train(
     from edgetam_label.training.start import TrainingRun
 
     where = resolve_device(device)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     stages = tuple(parse_stage(text) for text in stage_texts) or standard_stages(
         minutes=(still_minutes, clip_minutes),
         steps=(still_steps, clip_steps),
@@ -142,9 +141,91 @@ def train(
         device=where.type,
         workers=workers,
         held_out=held_out,
-        processes=processes or (cores if where.type == "cpu" else 1),
+        processes=processes or (_cores() if where.type == "cpu" else 1),
     ).start()
     click.echo(f"Weights: {out / 'model.pt'}. Go on with --resume {out / 'resume.pt'}.")
+
+
+@click.command("train-rater")
+@click.option("--base", required=True, metavar="CHECKPOINT", help="File or known name.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The new checkpoint: the base with another rater; never the base.",
+)
+@click.option(
+    "--cutouts",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of PNG pictures with a transparent background, as for `train`; may be repeated.",
+)
+@click.option(
+    "--backgrounds",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of photographs or .hdr panoramas, as for `train`; may be repeated.",
+)
+@click.option("--scenes", type=click.IntRange(min=8), default=6000, show_default=True)
+@click.option(
+    "--held-out",
+    type=click.IntRange(min=8),
+    default=400,
+    show_default=True,
+    help="Scenes of other textures by which it is measured.",
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--processes", type=click.IntRange(min=1), help="One per core by default; the result is equal."
+)
+@json_option
+def train_rater(
+    base: str,
+    out: Path,
+    cutouts: tuple[Path, ...],
+    backgrounds: tuple[Path, ...],
+    scenes: int,
+    held_out: int,
+    seed: int,
+    processes: int | None,
+    as_json: bool,
+) -> None:
+    """Teach a model which of the three candidates of a click is meant.
+
+    The base answers a click on every thing of many synthetic stills, half of the clicks in the
+    middle; its rater learns from that how good candidates are that look so. All other weights stay
+    as they are. For models whose config says mask_rating.
+
+    \b
+    Example:
+      edgetam-label train-rater --base runs/nano/model.pt --out nano.pt --cutouts cutouts
+    """
+    from edgetam_label.training.rating import train_rater as run
+
+    with progress_bar("Answering", "scene") as progress:
+        result = run(
+            base,
+            out,
+            cutouts=cutouts,
+            backgrounds=backgrounds,
+            scenes=scenes,
+            held_out=held_out,
+            seed=seed,
+            processes=processes or _cores(),
+            progress=progress,
+        )
+    if as_json:
+        print_json(result.to_json())
+        return
+    click.echo(f"{'held out, mIoU of one click':<28} {'before':>7} {'after':>7} {'best of 3':>10}")
+    for key, title in (("middle", "in the middle of a thing"), ("anywhere", "anywhere on it")):
+        before, after, best = (100 * m[key] for m in (result.before, result.after, result.best))
+        click.echo(f"{title:<28} {before:7.1f} {after:7.1f} {best:10.1f}")
+    click.echo(f"Learned from {result.clicks} clicks. Wrote {result.checkpoint}.")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 @click.command()
