@@ -21,10 +21,10 @@ from edgetam_label.crops import Crop, Drawn, Located, seen_from
 from edgetam_label.fusion import KEPT
 from edgetam_label.predictor import LOGIT_LIMIT
 
-# Side of the grey pictures, which are stretched as the network's input is. With 480, and without
-# smoothing the flow afterwards, masks arrive better than with 320 and OpenCV's presets, in the same
-# time: smoothing drags a moving thing's edge along with what lies behind it (docs/training.md).
-SIDE = 480
+# Side of the grey pictures, which are stretched as the network's input is. With 640, and without
+# smoothing the flow afterwards, masks arrive better than with less and OpenCV's presets: smoothing
+# drags a moving thing's edge along with what lies behind it (docs/training.md).
+SIDE = 640
 PATCH_STRIDE = 4
 
 DIFFERS = 10.0  # grey levels between a pixel and where it came from that halve the trust in it
