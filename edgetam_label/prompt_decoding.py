@@ -110,7 +110,7 @@ def decode_prompt(
     crop = view.crop
     clicks = crop.clicks(prompt.clicks)
     if rules.honour and mask_logits is not None:
-        # what is wrong there is wrong; on what it is asked about, the network sees it corrected
+        # the mask to start from must not contradict the clicks either
         mask_logits, _ = honour_clicks(
             mask_logits, mask_logits, clicks, crop.width, crop.height, view.picture
         )

@@ -118,7 +118,7 @@ def test_it_measures_held_out_videos_and_writes_a_normal_checkpoint(
 def test_it_never_overwrites(folder: Path, base: Path) -> None:
     with pytest.raises(UsageError, match="the base itself"):
         finetune(folder, base, base)
-    with pytest.raises(UsageError, match="never overwrites"):
+    with pytest.raises(UsageError, match="never overwritten"):
         check_target(folder / "train/JPEGImages/000/00000.jpg", base)
 
 

@@ -25,6 +25,7 @@ from edgetam_label.prompt_decoding import Look
 from edgetam_label.prompts import Click, Prompt
 from edgetam_label.state_dicts import load_weights, read_weights, save_weights
 from edgetam_label.tracker import VideoTracker
+from edgetam_label.training.commands import train
 from edgetam_label.training.commands import train_rater as train_rater_command
 from edgetam_label.training.prompt_sampling import deepest_point
 from edgetam_label.training.rating import Answers, answers_on, taught, train_rater
@@ -231,6 +232,24 @@ def test_the_command_prints_what_it_gained(tmp_path: Path) -> None:
     load_model(out, device="cpu")
 
 
+@pytest.mark.slow
+def test_training_leaves_the_rater_as_it_is(tmp_path: Path) -> None:
+    """No loss reaches it, so neither gradients nor weight decay may."""
+    old = shipped(True)
+    save_weights(tmp_path / "base.pt", old, old.config)
+    stage = "stills,steps=2,batch=1,shrink=0.5,warmup=0"
+    arguments = ["--out", str(tmp_path / "run"), "--init", str(tmp_path / "base.pt")]
+    alone = ["--device", "cpu", "--workers", "0", "--processes", "1", "--held-out", "0"]
+    done = CliRunner().invoke(train, [*arguments, *alone, "--stage", stage])
+    assert done.exit_code == 0, done.output
+    trained = read_weights(tmp_path / "run" / "model.pt").state
+    for key, value in old.state_dict().items():
+        if key.startswith("mask_rater."):
+            assert torch.equal(trained[key].half(), value.half()), key
+    key = "sam_mask_decoder.iou_prediction_head.layers.0.weight"
+    assert not torch.equal(trained[key].float(), old.state_dict()[key])
+
+
 def test_what_cannot_be_taught_is_refused(tmp_path: Path) -> None:
     base = tmp_path / "tiny.pt"
     save_weights(base, tiny_model(), tiny_model().config)
@@ -240,5 +259,9 @@ def test_what_cannot_be_taught_is_refused(tmp_path: Path) -> None:
     nano = tmp_path / "nano.pt"
     model = shipped(True)
     save_weights(nano, model, model.config)
+    before = nano.read_bytes()
     with pytest.raises(UsageError, match="base itself"):
         train_rater(str(nano), nano, scenes=8, held_out=8)
+    with pytest.raises(UsageError, match=r"a file, .* Give another --out\."):
+        train_rater(str(nano), base, scenes=8, held_out=8)
+    assert nano.read_bytes() == before

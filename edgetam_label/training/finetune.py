@@ -130,7 +130,7 @@ def check_target(out: Path, base: str | Path) -> None:
     """Raise UsageError if writing `out` would destroy the base or any other file."""
     if out.exists():
         what = "the base itself" if Path(base).exists() and out.samefile(base) else "a file"
-        raise UsageError(f"{out} is {what}; fine-tuning never overwrites. Give another --out.")
+        raise UsageError(f"{out} is {what}, which is never overwritten. Give another --out.")
 
 
 def split_videos(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from edgetam_label.masks import Mask
 from edgetam_label.modeling.mask_rater import FEATURES, MaskRater
 from edgetam_label.predictor import ImagePredictor
 from edgetam_label.prompts import Click, Prompt
+from edgetam_label.training.finetune import check_target
 from edgetam_label.training.prompt_sampling import deepest_point
 from edgetam_label.training.start import write_checkpoint
 from edgetam_label.training.synthetic import SyntheticClips
@@ -98,16 +100,15 @@ def train_rater(
     scenes: synthetic stills to learn from, with things after `cutouts` and places of `backgrounds`
     as in `edgetam-label train`. held_out: stills of other textures, by which it is measured.
     progress: called with scenes answered and their number. Raises UsageError if the model rates no
-    masks, or `out` is its own file.
+    masks, or there is a file `out` already.
     """
+    check_target(out, base)
     model = load_model(base, device="cpu")
     if model.mask_rater is None or not model.config.close_ups:
         raise UsageError(
             f"The model {model.config.name} does not rate masks; set mask_rating = true and "
             "close_ups = true in its config."
         )
-    if Path(base).exists() and out.exists() and out.samefile(base):
-        raise UsageError(f"{out} is the base itself; give another --out.")
     pictures = Pictures(cutouts) if cutouts else None
     places = Places(backgrounds) if backgrounds else None
     sources = [
@@ -220,6 +221,7 @@ _sources: list[SyntheticClips] = []
 
 def _begin(base: str, sources: list[SyntheticClips]) -> None:
     global _predictor, _sources
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who waits for them
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     _predictor, _sources = ImagePredictor(load_model(base, device="cpu")), sources
