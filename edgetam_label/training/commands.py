@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -12,6 +13,28 @@ from edgetam_label.options import json_option, print_json, progress_bar
 
 if TYPE_CHECKING:
     from edgetam_label.training.finetune import FineTuned
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _scene_options(command: F) -> F:
+    """--cutouts and --backgrounds: what synthetic scenes are made of."""
+    cutouts = click.option(
+        "--cutouts",
+        multiple=True,
+        type=click.Path(path_type=Path, exists=True, file_okay=False),
+        help="Folder of PNG pictures with a transparent background, from which things in the "
+        "synthetic scenes are made; may be repeated.",
+    )
+    backgrounds = click.option(
+        "--backgrounds",
+        multiple=True,
+        type=click.Path(path_type=Path, exists=True, file_okay=False),
+        help="Folder of photographs or .hdr panoramas in which half of the synthetic scenes play; "
+        "may be repeated.",
+    )
+    return cutouts(backgrounds(command))
 
 
 @click.command()
@@ -29,20 +52,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="DAVIS, YouTube-VOS or COCO folder to mix with the synthetic clips; may be repeated.",
 )
-@click.option(
-    "--cutouts",
-    multiple=True,
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of PNG pictures with a transparent background, from which things in the synthetic "
-    "scenes are made; may be repeated.",
-)
-@click.option(
-    "--backgrounds",
-    multiple=True,
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of photographs or .hdr panoramas in which half of the synthetic scenes play; may "
-    "be repeated.",
-)
+@_scene_options
 @click.option(
     "--init",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -154,18 +164,7 @@ def train(
     type=click.Path(path_type=Path, dir_okay=False),
     help="The new checkpoint: the base with another rater; never the base.",
 )
-@click.option(
-    "--cutouts",
-    multiple=True,
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of PNG pictures with a transparent background, as for `train`; may be repeated.",
-)
-@click.option(
-    "--backgrounds",
-    multiple=True,
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of photographs or .hdr panoramas, as for `train`; may be repeated.",
-)
+@_scene_options
 @click.option("--scenes", type=click.IntRange(min=8), default=6000, show_default=True)
 @click.option(
     "--held-out",
