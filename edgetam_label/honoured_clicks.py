@@ -61,13 +61,13 @@ def honour_clicks(
     """
     rows, columns = drawn.shape[-2:]
     spots = [_spot(click, columns / width, rows / height, columns, rows) for click in clicks]
-    masks = drawn[0].float().cpu().numpy().copy()
+    masks = drawn[0].float().cpu().numpy()
     is_logits = drawn is low_res_logits
     level = SURE if is_logits else DRAWN
     if not any(_is_wrong(mask, spot, level) for mask in masks for spot in spots):
         return low_res_logits, drawn
+    masks, logits = masks.copy(), low_res_logits[0].float().cpu().numpy().copy()
     colours = None if picture is None else _colours(picture, columns, rows)
-    logits = low_res_logits[0].float().cpu().numpy().copy()
     for mask, values in zip(masks, logits, strict=True):
         for spot in spots:
             if _is_wrong(mask, spot, level):

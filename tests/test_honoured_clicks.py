@@ -14,6 +14,7 @@ from edgetam_label import load_model
 from edgetam_label.config import ModelConfig
 from edgetam_label.evaluation.click_protocol import clicks_of_model
 from edgetam_label.evaluation.datasets import synthetic_videos
+from edgetam_label.evaluation.metrics import region_similarity
 from edgetam_label.honoured_clicks import honour_clicks
 from edgetam_label.masks import Mask
 from edgetam_label.modeling import EdgeTAM
@@ -150,7 +151,7 @@ def corrected(model: EdgeTAM) -> tuple[int, int, float]:
                     clicks = (*clicks, Click(found[0], found[1], found[2] == POSITIVE))
             total += len(clicks)
             right += sum(bool(mask[int(c.y), int(c.x)]) == c.positive for c in clicks)
-            ious.append((mask & truth).sum() / (mask | truth).sum())
+            ious.append(region_similarity(mask, truth))
     return total, right, float(np.mean(ious))
 
 

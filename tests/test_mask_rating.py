@@ -16,6 +16,7 @@ from edgetam_label.config import ModelConfig
 from edgetam_label.crops import Crop
 from edgetam_label.errors import CheckpointError, UsageError
 from edgetam_label.evaluation.datasets import synthetic_videos
+from edgetam_label.evaluation.metrics import region_similarity
 from edgetam_label.mask_rating import describe, rated
 from edgetam_label.modeling import EdgeTAM
 from edgetam_label.modeling.mask_decoder import DecoderOutput
@@ -28,7 +29,7 @@ from edgetam_label.tracker import VideoTracker
 from edgetam_label.training.commands import train
 from edgetam_label.training.commands import train_rater as train_rater_command
 from edgetam_label.training.prompt_sampling import deepest_point
-from edgetam_label.training.rating import Answers, answers_on, taught, train_rater
+from edgetam_label.training.rating import Answers, answers_on, joined, taught, train_rater
 
 WIDTH, HEIGHT = 640, 320
 WHOLE = Crop.whole(WIDTH, HEIGHT)
@@ -171,8 +172,7 @@ def test_a_click_is_answered_with_what_is_rated_best_on_images_and_in_tracks() -
     tracker = VideoTracker(model, frames)
     tracked = tracker.add_prompt(prompt)
     assert tracked is not None
-    overlap = (tracked.mask & prediction.best).sum() / (tracked.mask | prediction.best).sum()
-    assert overlap > 0.95
+    assert region_similarity(tracked.mask, prediction.best) > 0.95
 
 
 def test_a_negative_click_alone_is_left_as_the_decoder_rates_it() -> None:
@@ -193,11 +193,7 @@ def test_the_shipped_rater_chooses_better_than_the_decoder() -> None:
     for video in synthetic_videos(30, num_frames=1, seed=77_001):
         masks = list(video.masks(0).values())
         parts.append(answers_on(predictor, video.frames()[0], masks, rng))
-    answers = Answers(
-        np.concatenate([part.features for part in parts]),
-        np.concatenate([part.ious for part in parts]),
-        np.concatenate([part.middle for part in parts]),
-    )
+    answers = joined(parts)
     assert model.mask_rater is not None
     assert len(answers.ious) > 60
     assert answers.chosen(model.mask_rater).mean() > answers.chosen(MaskRater()).mean()

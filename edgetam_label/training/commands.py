@@ -5,34 +5,33 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from edgetam_label.options import json_option, print_json, progress_bar
+from edgetam_label.options import F, json_option, print_json, progress_bar
 
 if TYPE_CHECKING:
     from edgetam_label.training.finetune import FineTuned
 
 
-F = TypeVar("F", bound=Callable[..., Any])
+def _folders(name: str, help: str) -> Callable[[F], F]:
+    """An option that may be repeated, for folders that exist."""
+    folder = click.Path(path_type=Path, exists=True, file_okay=False)
+    return click.option(name, multiple=True, type=folder, help=help)
 
 
 def _scene_options(command: F) -> F:
     """--cutouts and --backgrounds: what synthetic scenes are made of."""
-    cutouts = click.option(
+    cutouts = _folders(
         "--cutouts",
-        multiple=True,
-        type=click.Path(path_type=Path, exists=True, file_okay=False),
-        help="Folder of PNG pictures with a transparent background, from which things in the "
-        "synthetic scenes are made; may be repeated.",
+        "Folder of PNG pictures with a transparent background, from which things in the synthetic "
+        "scenes are made; may be repeated.",
     )
-    backgrounds = click.option(
+    backgrounds = _folders(
         "--backgrounds",
-        multiple=True,
-        type=click.Path(path_type=Path, exists=True, file_okay=False),
-        help="Folder of photographs or .hdr panoramas in which half of the synthetic scenes play; "
-        "may be repeated.",
+        "Folder of photographs or .hdr panoramas in which half of the synthetic scenes play; may "
+        "be repeated.",
     )
     return cutouts(backgrounds(command))
 
@@ -46,11 +45,9 @@ def _scene_options(command: F) -> F:
     show_default=True,
     help="Folder for resume.pt, model.pt, log.csv and pictures of predictions.",
 )
-@click.option(
+@_folders(
     "--data",
-    multiple=True,
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="DAVIS, YouTube-VOS or COCO folder to mix with the synthetic clips; may be repeated.",
+    "DAVIS, YouTube-VOS or COCO folder to mix with the synthetic clips; may be repeated.",
 )
 @_scene_options
 @click.option(

@@ -6,7 +6,6 @@ anywhere on it; the rater learns what IoU candidates have that look so. Nothing 
 
 from __future__ import annotations
 
-import copy
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
@@ -77,10 +76,7 @@ class TaughtRater:
     best: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "checkpoint": str(self.checkpoint), "clicks": self.clicks,
-            "before": self.before, "after": self.after, "best": self.best,
-        }  # fmt: skip
+        return {**vars(self), "checkpoint": str(self.checkpoint)}
 
 
 def train_rater(
@@ -118,7 +114,7 @@ def train_rater(
     seen, unseen = _answers(base, sources, processes, progress)
     rater = taught(seen, seed)
     untaught = MaskRater()
-    model.mask_rater = rater.requires_grad_(False)
+    model.mask_rater = rater
     write_checkpoint(model, out, base=base, rater_clicks=len(seen.ious))
     return TaughtRater(
         out,
@@ -145,7 +141,7 @@ def taught(answers: Answers, seed: int) -> MaskRater:
                 _loss(rater(features[rows]), ious[rows]).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             schedule.step()
-    return copy.deepcopy(rater).eval()
+    return rater.eval().requires_grad_(False)
 
 
 def _loss(ratings: Tensor, ious: Tensor) -> Tensor:
@@ -200,7 +196,7 @@ def _answers(
         done += len(scenes)
         if progress is not None:
             progress(done, total)
-    return [_joined(parts) for parts in found]
+    return [joined(parts) for parts in found]
 
 
 def _made(
@@ -238,10 +234,11 @@ def _answer_scenes(task: tuple[int, range]) -> Answers:
         masks = [ids == k for k in np.unique(ids) if k and (ids == k).sum() >= MIN_AREA]
         rng = np.random.default_rng([source.seed, number, index])
         parts.append(answers_on(_predictor, clip.frames[0], masks, rng))
-    return _joined(parts)
+    return joined(parts)
 
 
-def _joined(parts: list[Answers]) -> Answers:
+def joined(parts: list[Answers]) -> Answers:
+    """All of them as one, in their order."""
     return Answers(
         np.concatenate([part.features for part in parts]),
         np.concatenate([part.ious for part in parts]),
