@@ -70,6 +70,10 @@ COMMANDS: dict[str, LazyCommand] = {
         "edgetam_label.training.commands:train_rater",
         "Teach a model which of its candidate masks is best.",
     ),
+    "train-fuser": LazyCommand(
+        "edgetam_label.training.commands:train_fuser",
+        "Teach a model to fuse masks with the flow.",
+    ),
     "finetune": LazyCommand(
         "edgetam_label.training.commands:finetune", "Continue training on your own masklets."
     ),

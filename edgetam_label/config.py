@@ -54,6 +54,7 @@ class ModelConfig:
     mask_rating: bool = False
     close_tracks: bool = False
     fuse_flow: bool = False
+    learned_fusion: bool = False
     target_model: bool = False
     non_overlap: bool = False
     precision: str = "float32"
@@ -128,6 +129,8 @@ class ModelConfig:
         self._require(self.precision in PRECISIONS, "precision", f"one of {', '.join(PRECISIONS)}")
         shows = self.flow_prompt or not self.target_model
         self._require(shows, "target_model", "false where flow_prompt is, which shows it")
+        fuses = self.fuse_flow and self.refine_edges or not self.learned_fusion
+        self._require(fuses, "learned_fusion", "false without fuse_flow and refine_edges")
         self._require(self.num_maskmem >= 2, "num_maskmem", "at least 2")
 
     def _require(self, fits: bool, key: str, wanted: str) -> None:

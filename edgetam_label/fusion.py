@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgetam_label.crops import Crop, Drawn, Located, seen_from
+from edgetam_label.learned_fusion import LearnedFusion, Plane, mean_of
 from edgetam_label.masks import Mask, small_components
 
 KEPT = 0.98  # of a mask's expected IoU, from one frame to the next along the flow
@@ -55,24 +56,35 @@ def drawn_edges(refined: Tensor) -> Drawn:
 
 
 def fuse_with_flow(
-    answer: Located, moved: Located, trust: NDArray[np.float32] | None = None
+    answer: Located,
+    moved: Located,
+    trust: Plane | None = None,
+    learned: LearnedFusion | None = None,
 ) -> Located:
     """The mean of both masks, weighted by the odds of their expected IoU.
 
     answer: of the network, drawn. moved: the frame before, drawn, on the same crop; its `iou` is
     what is expected of it now. trust: (S, S) in 0..1, a factor of its odds at every pixel; None: 1.
+    learned: corrects the weights, and then the mask.
     Of the result, `iou` is the weighted mean over the moved mask, for the next frame.
     """
     if answer.drawn is None or moved.drawn is None:
         return answer
     seen, expected = float(answer.mask.iou.max()), float(moved.mask.iou.max())
-    odds = _odds(expected) * (np.ones(moved.drawn.shape, np.float32) if trust is None else trust)
+    trusted = np.ones(moved.drawn.shape, np.float32) if trust is None else trust
+    odds = _odds(expected) * trusted
     share = (odds / (odds + _odds(seen))).astype(np.float32)
     before = moved.drawn.astype(np.float32)
-    drawn = np.rint(answer.drawn + share * (before - answer.drawn)).astype(np.uint8)
     logits = answer.mask.low_res_logits.clamp(-BEYOND_DOUBT, BEYOND_DOUBT)
+    if learned is None:
+        drawn = mean_of(answer.drawn.astype(np.float32), before, share)
+    else:
+        fused = learned.fuse(answer, moved, trusted, share)
+        share, drawn = fused.share, fused.drawn
     coarse = averaged(share, logits)
     logits = (1 - coarse) * logits + coarse * _coarse_logits(moved.drawn, logits)
+    if learned is not None:
+        logits = logits + averaged(fused.correction, logits)
     inside = float((share * before).sum() / max(1.0, before.sum()))
     iou = torch.full_like(answer.mask.iou, inside * expected + (1 - inside) * seen)
     return Located(replace(answer.mask, low_res_logits=logits, iou=iou), answer.crop, drawn)
@@ -101,7 +113,7 @@ def _coarse_logits(drawn: NDArray[np.uint8], like: Tensor) -> Tensor:
     return logits_of_shares(averaged((drawn / 255).astype(np.float32), like))
 
 
-def averaged(values: NDArray[np.float32], like: Tensor) -> Tensor:
+def averaged(values: Plane, like: Tensor) -> Tensor:
     """(S, S) averaged over the cells of `like`, (1, 1, h, w)."""
     rows, columns = like.shape[-2:]
     means = np.asarray(cv2.resize(values, (columns, rows), interpolation=cv2.INTER_AREA))

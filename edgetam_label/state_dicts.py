@@ -24,7 +24,8 @@ from edgetam_label.config import ModelConfig
 from edgetam_label.errors import CheckpointError, ConfigError
 from edgetam_label.hf_layout import is_hugging_face, to_official
 
-RATER = "mask_rater."  # keys of modeling/mask_rater.py, which checkpoints may lack
+# Keys of modules that begin as if they were not there, which older checkpoints may lack:
+TAUGHT_LATER = ("mask_rater.", "mask_fuser.")
 SHOWN_KEYS = 3  # of each kind of mismatch; the counts say the rest
 
 
@@ -62,13 +63,14 @@ def read_weights(path: Path) -> WeightsFile:
 def load_weights(model: nn.Module, weights: WeightsFile) -> None:
     """Put the weights into `model`: every key must be there, none more, each of the right shape.
 
-    Half-precision weights are cast to the model's own type. Only a mask rater may be missing as a
-    whole: checkpoints made before there was one answer as they did. Raises CheckpointError naming
-    what is missing, unexpected or misshapen.
+    Half-precision weights are cast to the model's own type. Only a mask rater and a mask fuser may
+    be missing as a whole: checkpoints made before there were any answer as they did. Raises
+    CheckpointError naming what is missing, unexpected or misshapen.
     """
     expected, state = model.state_dict(), dict(weights.state)
-    if not any(key.startswith(RATER) for key in state):
-        state |= {key: value for key, value in expected.items() if key.startswith(RATER)}
+    for part in TAUGHT_LATER:
+        if not any(key.startswith(part) for key in state):
+            state |= {key: value for key, value in expected.items() if key.startswith(part)}
     problems = mismatches(expected, state)
     if problems:
         raise CheckpointError(

@@ -33,6 +33,7 @@ from edgetam_label.fusion import (
     filled,
     fuse_with_flow,
 )
+from edgetam_label.learned_fusion import LearnedFusion, Plane, Sight
 from edgetam_label.masks import RLE, Mask, mask_to_box, small_components
 from edgetam_label.memory import DTYPES, FrameMemory, MemoryBank
 from edgetam_label.modeling import EdgeTAM, ImageFeatures, ObjectMask
@@ -91,6 +92,8 @@ class TrackerSettings:
         each object; None takes the model config's.
     fuse_flow: a tracked mask is the network's answer and the mask before, moved along the flow,
         each as far as it is sure; None takes the model config's.
+    learned_fusion: and as far as a network says so that was taught when to believe which, where the
+        model has one; None takes the model config's.
     target_model: what an object looks like is learned while it is tracked, and added to the mask
         that `flow_prompt` shows and to the answer; None takes the model config's.
     non_overlap: objects of one pass do not share pixels, and leave to others what those have; None
@@ -112,6 +115,7 @@ class TrackerSettings:
     flip_test: bool | None = None
     close_tracks: bool | None = None
     fuse_flow: bool | None = None
+    learned_fusion: bool | None = None
     target_model: bool | None = None
     non_overlap: bool | None = None
 
@@ -145,6 +149,17 @@ class TrackedFrame:
         if self.drawn is not None:
             return self.crop.logits(_drawn_logits(self.drawn))
         return self.crop.logits(self.low_res_logits)
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """What was fused of an object on a frame, on `crop`. share: the moved mask's, by the rule."""
+
+    obj_id: int
+    frame_idx: int
+    crop: Crop
+    sight: Sight
+    share: Plane
 
 
 @dataclass(frozen=True)
@@ -184,6 +199,7 @@ class _Decoded:
 
 @dataclass
 class _TrackedObject:
+    obj_id: int
     bank: MemoryBank
     prompts: dict[int, Prompt] = field(default_factory=dict)
     # what a frame had before its first prompt: a replaced prompt starts from it again
@@ -230,11 +246,17 @@ class VideoTracker:
     """
 
     def __init__(
-        self, model: EdgeTAM, frames: Frames, settings: TrackerSettings | None = None
+        self,
+        model: EdgeTAM,
+        frames: Frames,
+        settings: TrackerSettings | None = None,
+        on_fusion: Callable[[Fusion], None] | None = None,
     ) -> None:
+        """on_fusion: told what `learned_fusion` sees, for those who teach it."""
         self.model = model = fuse(model)
         self.frames = frames
         self.settings = settings or TrackerSettings()
+        self._on_fusion = on_fusion
         chosen, config = self.settings, model.config
         self._fill_hole_area = _either(chosen.fill_hole_area, config.fill_hole_area)
         self._flow_prompt = _either(chosen.flow_prompt, config.flow_prompt)
@@ -247,6 +269,7 @@ class VideoTracker:
         self._flips = _either(chosen.flip_test, config.flip_test)
         self._follows = _either(chosen.close_tracks, config.close_tracks)
         self._fuses = _either(chosen.fuse_flow, config.fuse_flow)
+        self._fuses_as_learned = _either(chosen.learned_fusion, config.learned_fusion)
         self._learns = _either(chosen.target_model, config.target_model) and self._flow_prompt
         self._exclusive = _either(chosen.non_overlap, config.non_overlap)
         self._whole = Crop.whole(frames.width, frames.height)
@@ -291,7 +314,7 @@ class VideoTracker:
         obj = self._objects.get(prompt.obj_id)
         if obj is None:
             bank = MemoryBank(self.model.config, spill_bytes=self.settings.spill_bytes)
-            obj = self._objects[prompt.obj_id] = _TrackedObject(bank)
+            obj = self._objects[prompt.obj_id] = _TrackedObject(prompt.obj_id, bank)
         known = prompt.frame_idx in obj.bank or prompt.frame_idx in obj.prompts
         if prompt.correction and not known and obj.prompts:
             obj.pending.setdefault(prompt.frame_idx, []).append(prompt)
@@ -591,12 +614,18 @@ class VideoTracker:
         if moved is not None and not bool((moved.mask.low_res_logits > 0).any()):
             moved = None  # it went out of sight, which says nothing of where it is
         known, learned = obj.bank.appearance(frame_idx, reverse=reverse, every=self.settings.every)
-        decoded = self._search(top, encoded, moved, known)
+        alike = None
+        if moved is not None and known is not None and encoded.colours is not None:
+            alike = likeness(known, encoded.features, encoded.colours)
+        decoded = self._search(top, encoded.features, moved, alike)
         if lost:
             decoded = _if_sure(decoded)
         found = Located(self.model.gate_by_presence(decoded), crop)
         if self._fuses and not found.absent:
-            found = self._fused(found, encoded.picture, None if lost else moved, trust)
+            learned_fusion = self._fuser(obj.obj_id, frame_idx, encoded.picture, alike)
+            found = self._fused(
+                found, encoded.picture, None if lost else moved, trust, learned_fusion
+            )
         return _Find(obj, found, encoded.picture, encoded, learned, moved)
 
     @torch.inference_mode()
@@ -614,20 +643,14 @@ class VideoTracker:
         return located
 
     def _search(
-        self,
-        top: Tensor,
-        encoded: EncodedFrame,
-        moved: Located | None,
-        known: Appearance | None,
+        self, top: Tensor, features: ImageFeatures, moved: Located | None, alike: Tensor | None
     ) -> DecoderOutput:
         """The decoder's answer on a tracked frame, told where the object was and how it looks."""
         guide = moved.mask.low_res_logits if moved is not None and self._flow_prompt else None
-        alike = None
-        if guide is not None and known is not None and encoded.colours is not None:
-            alike = likeness(known, encoded.features, encoded.colours)
+        if guide is not None and alike is not None:
             guide = guide + alike
         decoded = self.model.decode_masks(
-            top, encoded.features.high_res, mask_logits=guide, multimask=guide is None
+            top, features.high_res, mask_logits=guide, multimask=guide is None
         )
         if alike is None:
             return decoded
@@ -639,6 +662,7 @@ class VideoTracker:
         picture: Picture | None,
         moved: Located | None,
         trust: NDArray[np.float32] | None,
+        learned: LearnedFusion | None,
     ) -> Located:
         """What the network found, drawn finely, together with what the flow says."""
         side, logits = self.model.config.image_size, found.mask.low_res_logits
@@ -646,10 +670,26 @@ class VideoTracker:
             found = replace(found, drawn=drawn_edges(refine_edges(logits, picture)))
         found = replace(found, drawn=drawn_of(found, side))
         if moved is not None:
-            found = fuse_with_flow(found, replace(moved, drawn=drawn_of(moved, side)), trust)
+            moved = replace(moved, drawn=drawn_of(moved, side))
+            found = fuse_with_flow(found, moved, trust, learned)
         assert found.drawn is not None
         cells = (side / logits.shape[-1]) ** 2
         return replace(found, drawn=filled(found.drawn, round(self._fill_hole_area * cells)))
+
+    def _fuser(
+        self, obj_id: int, frame_idx: int, picture: Picture | None, alike: Tensor | None
+    ) -> LearnedFusion | None:
+        """What corrects the fusion of an object's masks on a frame, if anything does."""
+        fuser, told = self.model.mask_fuser, self._on_fusion
+        if not self._fuses_as_learned or fuser is None or picture is None:
+            return None
+        if told is None:
+            return LearnedFusion(fuser, picture, alike)
+
+        def watch(sight: Sight, crop: Crop, share: Plane) -> None:
+            told(Fusion(obj_id, frame_idx, crop, sight, share))
+
+        return LearnedFusion(fuser, picture, alike, watch)
 
     def _as_shown(self, answer: _Answer) -> Located:
         """A prompted mask, and where masks are kept finely, as the person saw it."""

@@ -18,6 +18,7 @@ from edgetam_label.config import ModelConfig
 from edgetam_label.modeling.image_encoder import ImageEncoder
 from edgetam_label.modeling.layers import MLP, sine_position
 from edgetam_label.modeling.mask_decoder import DecoderOutput, MaskDecoder
+from edgetam_label.modeling.mask_fuser import MaskFuser
 from edgetam_label.modeling.mask_rater import MaskRater
 from edgetam_label.modeling.memory_attention import Memory, MemoryAttention
 from edgetam_label.modeling.memory_encoder import MemoryEncoder
@@ -91,6 +92,7 @@ class EdgeTAM(nn.Module):
         )
         self.obj_ptr_proj = MLP(c.d_model, c.d_model, c.d_model, c.d_model)
         self.mask_rater = MaskRater() if c.mask_rating else None
+        self.mask_fuser = MaskFuser() if c.learned_fusion else None
         self.mask_downsample = nn.Conv2d(1, 1, 4, stride=4)
         self.maskmem_tpos_enc = nn.Parameter(torch.zeros(c.num_maskmem, 1, 1, c.memory_dim))
         self.no_mem_embed = nn.Parameter(torch.zeros(1, 1, c.d_model))

@@ -1,4 +1,4 @@
-"""`edgetam-label train`, `train-rater` and `finetune`."""
+"""`edgetam-label train`, `train-rater`, `train-fuser` and `finetune`."""
 
 from __future__ import annotations
 
@@ -153,28 +153,45 @@ def train(
     click.echo(f"Weights: {out / 'model.pt'}. Go on with --resume {out / 'resume.pt'}.")
 
 
+def _teaching_options(part: str, scenes: int, held_out: int) -> Callable[[F], F]:
+    """What a command that teaches one part of a model on synthetic scenes may be told."""
+    out = click.Path(path_type=Path, dir_okay=False)
+    options = [
+        click.option("--base", required=True, metavar="CHECKPOINT", help="File or known name."),
+        click.option(
+            "--out",
+            required=True,
+            type=out,
+            help=f"The new checkpoint: the base with another {part}; never the base.",
+        ),
+        _scene_options,
+        click.option("--scenes", type=click.IntRange(min=4), default=scenes, show_default=True),
+        click.option(
+            "--held-out",
+            type=click.IntRange(min=4),
+            default=held_out,
+            show_default=True,
+            help="Scenes of other textures by which it is measured.",
+        ),
+        click.option("--seed", type=int, default=0, show_default=True),
+        click.option(
+            "--processes",
+            type=click.IntRange(min=1),
+            help="One per core by default; what they answer is equal.",
+        ),
+        json_option,
+    ]
+
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 @click.command("train-rater")
-@click.option("--base", required=True, metavar="CHECKPOINT", help="File or known name.")
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The new checkpoint: the base with another rater; never the base.",
-)
-@_scene_options
-@click.option("--scenes", type=click.IntRange(min=8), default=6000, show_default=True)
-@click.option(
-    "--held-out",
-    type=click.IntRange(min=8),
-    default=400,
-    show_default=True,
-    help="Scenes of other textures by which it is measured.",
-)
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option(
-    "--processes", type=click.IntRange(min=1), help="One per core by default; the result is equal."
-)
-@json_option
+@_teaching_options("rater", scenes=6000, held_out=400)
 def train_rater(
     base: str,
     out: Path,
@@ -218,6 +235,68 @@ def train_rater(
         before, after, best = (100 * m[key] for m in (result.before, result.after, result.best))
         click.echo(f"{title:<28} {before:7.1f} {after:7.1f} {best:10.1f}")
     click.echo(f"Learned from {result.clicks} clicks. Wrote {result.checkpoint}.")
+
+
+@click.command("train-fuser")
+@_teaching_options("fuser", scenes=400, held_out=40)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=2400,
+    show_default=True,
+    help="Of learning, 16 pictures each.",
+)
+def train_fuser(
+    base: str,
+    out: Path,
+    cutouts: tuple[Path, ...],
+    backgrounds: tuple[Path, ...],
+    scenes: int,
+    held_out: int,
+    seed: int,
+    processes: int | None,
+    steps: int,
+    as_json: bool,
+) -> None:
+    """Teach a model how to fuse a tracked mask with the one before.
+
+    The base tracks the things of synthetic clips; its fuser learns to make the true mask of what
+    the network answered, of the mask before as the optical flow moves it, and of the picture. A
+    base whose fuser has been taught goes on from there. All other weights stay as they are. For
+    models whose config says learned_fusion.
+
+    \b
+    Example:
+      edgetam-label train-fuser --base runs/nano/model.pt --out nano.pt --cutouts cutouts
+    """
+    from edgetam_label.training.fusing import train_fuser as run
+
+    with progress_bar("Tracking", "clip") as progress, progress_bar("Learning", "step") as learning:
+        result = run(
+            base,
+            out,
+            cutouts=cutouts,
+            backgrounds=backgrounds,
+            scenes=scenes,
+            held_out=held_out,
+            steps=steps,
+            seed=seed,
+            processes=processes or _cores(),
+            progress=progress,
+            step_progress=learning,
+        )
+    if as_json:
+        print_json(result.to_json())
+        return
+    click.echo("Held out, mIoU of tracked frames:")
+    for title, iou in (
+        ("the network's answer alone", result.answer),
+        ("the mask before, moved along the flow", result.moved),
+        ("fused by the base", result.before),
+        ("fused as learned", result.after),
+    ):
+        click.echo(f"  {title:<40} {100 * iou:5.1f}")
+    click.echo(f"Learned from {result.samples} masks. Wrote {result.checkpoint}.")
 
 
 def _cores() -> int:

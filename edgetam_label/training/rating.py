@@ -6,10 +6,6 @@ anywhere on it; the rater learns what IoU candidates have that look so. Nothing 
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +24,14 @@ from edgetam_label.evaluation.click_protocol import MIN_AREA
 from edgetam_label.evaluation.metrics import region_similarity
 from edgetam_label.mask_rating import describe
 from edgetam_label.masks import Mask
+from edgetam_label.modeling import EdgeTAM
 from edgetam_label.modeling.mask_rater import FEATURES, MaskRater
 from edgetam_label.predictor import ImagePredictor
 from edgetam_label.prompts import Click, Prompt
+from edgetam_label.training.clips import Clip
 from edgetam_label.training.finetune import check_target
 from edgetam_label.training.prompt_sampling import deepest_point
+from edgetam_label.training.scene_work import Progress, SceneWork
 from edgetam_label.training.start import write_checkpoint
 from edgetam_label.training.synthetic import SyntheticClips
 from edgetam_label.training.synthetic_pictures import Pictures
@@ -40,13 +39,11 @@ from edgetam_label.training.synthetic_places import Places
 
 SIZE = (288, 512)
 ANYWHERE = 0.5  # share of the clicks that are not in the middle
-CHUNK = 8  # scenes that a process answers at a time
 EPOCHS, BATCH, RATE, DECAY = 40, 128, 3e-3, 1e-2
 # Ratings shall be right, and the best candidate be rated best, which is what they are for:
 CHOICE_WEIGHT, CHOICE_SHARPNESS = 0.3, 20.0
 
 Values = NDArray[np.float32]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,8 @@ def train_rater(
         SyntheticClips(seed, SIZE, 1, "train", scenes, pictures, places),
         SyntheticClips(seed, SIZE, 1, "heldout", held_out, pictures, places),
     ]
-    seen, unseen = _answers(base, sources, processes, progress)
+    work = SceneWork(base, sources, answers_on_clip)
+    seen, unseen = (joined(parts) for parts in work.results(processes, progress))
     rater = taught(seen, seed)
     untaught = MaskRater()
     model.mask_rater = rater
@@ -171,70 +169,19 @@ def answers_on(
     )
 
 
+def answers_on_clip(model: EdgeTAM, clip: Clip, rng: Generator) -> Answers:
+    """One click on each of the objects of a clip's first frame that are large enough."""
+    ids = clip.ids[0]
+    masks = [ids == k for k in np.unique(ids) if k and (ids == k).sum() >= MIN_AREA]
+    return answers_on(ImagePredictor(model), clip.frames[0], masks, rng)
+
+
 def _anywhere(truth: Mask, rng: Generator) -> Click:
     """Not on the rim, where there is more than a rim: nobody means to click there."""
     inner = cv2.erode(truth.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     ys, xs = np.nonzero(inner if inner.any() else truth)
     at = int(rng.integers(len(xs)))
     return Click(float(xs[at]), float(ys[at]))
-
-
-def _answers(
-    base: str, sources: list[SyntheticClips], processes: int, progress: Progress | None
-) -> list[Answers]:
-    tasks = [
-        (number, range(start, min(start + CHUNK, len(source))))
-        for number, source in enumerate(sources)
-        for start in range(0, len(source), CHUNK)
-    ]
-    found: list[list[Answers]] = [[] for _ in sources]
-    total, done = sum(len(source) for source in sources), 0
-    for (number, scenes), answers in zip(
-        tasks, _made(base, sources, tasks, processes), strict=True
-    ):
-        found[number].append(answers)
-        done += len(scenes)
-        if progress is not None:
-            progress(done, total)
-    return [joined(parts) for parts in found]
-
-
-def _made(
-    base: str, sources: list[SyntheticClips], tasks: list[tuple[int, range]], processes: int
-) -> Iterator[Answers]:
-    """The answers of every task, in order; the same whatever the number of processes."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, _begin, (base, sources)) as pool:
-        try:
-            yield from pool.map(_answer_scenes, tasks)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-_predictor: ImagePredictor | None = None
-_sources: list[SyntheticClips] = []
-
-
-def _begin(base: str, sources: list[SyntheticClips]) -> None:
-    global _predictor, _sources
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who waits for them
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
-    _predictor, _sources = ImagePredictor(load_model(base, device="cpu")), sources
-
-
-def _answer_scenes(task: tuple[int, range]) -> Answers:
-    assert _predictor is not None
-    number, scenes = task
-    source = _sources[number]
-    parts = []
-    for index in scenes:
-        clip = source[index]
-        ids = clip.ids[0]
-        masks = [ids == k for k in np.unique(ids) if k and (ids == k).sum() >= MIN_AREA]
-        rng = np.random.default_rng([source.seed, number, index])
-        parts.append(answers_on(_predictor, clip.frames[0], masks, rng))
-    return joined(parts)
 
 
 def joined(parts: list[Answers]) -> Answers:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
 
-from edgetam_label.config import ModelConfig
+from edgetam_label.config import ModelConfig, available_configs
 from edgetam_label.errors import CheckpointError, UsageError, first_line
 from edgetam_label.modeling.edgetam import EdgeTAM
 from edgetam_label.training.clips import ClipSource, MixedClips
@@ -131,10 +131,16 @@ def load_weights(model: EdgeTAM, path: Path) -> None:
 
 
 def write_checkpoint(model: EdgeTAM, path: Path, *, half: bool = True, **meta: str | float) -> None:
-    """Write {"model", "config", "meta"} as `load_model` reads it, whole or not at all."""
+    """Write {"model", "config", "meta"} as `load_model` reads it, whole or not at all.
+
+    config: its name, where that is all there is to say.
+    """
     weights = {
         k: v.detach().cpu().half() if half and v.is_floating_point() else v.detach().cpu()
         for k, v in model.state_dict().items()
     }
+    config = model.config
+    shipped = config.name in available_configs() and ModelConfig.load(config.name) == config
+    kept = config.name if shipped else asdict(config)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_whole({"model": weights, "config": model.config.name, "meta": dict(meta)}, path)
+    save_whole({"model": weights, "config": kept, "meta": dict(meta)}, path)
