@@ -10,6 +10,7 @@ logits. For models whose config says `fuse_flow`.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -18,8 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgetam_label.crops import Crop, Drawn, Located, seen_from
-from edgetam_label.learned_fusion import LearnedFusion, Plane, mean_of
 from edgetam_label.masks import Mask, small_components
+
+if TYPE_CHECKING:
+    from edgetam_label.learned_fusion import LearnedFusion
+
+Plane = NDArray[np.float32]
 
 KEPT = 0.98  # of a mask's expected IoU, from one frame to the next along the flow
 SUREST = 0.98  # no expected IoU counts for more, so that neither witness decides alone
@@ -72,8 +77,8 @@ def fuse_with_flow(
         return answer
     seen, expected = float(answer.mask.iou.max()), float(moved.mask.iou.max())
     trusted = np.ones(moved.drawn.shape, np.float32) if trust is None else trust
-    odds = _odds(expected) * trusted
-    share = (odds / (odds + _odds(seen))).astype(np.float32)
+    of_moved = odds(expected) * trusted
+    share = (of_moved / (of_moved + odds(seen))).astype(np.float32)
     before = moved.drawn.astype(np.float32)
     logits = answer.mask.low_res_logits.clamp(-BEYOND_DOUBT, BEYOND_DOUBT)
     if learned is None:
@@ -103,7 +108,13 @@ def filled(drawn: Drawn, area: int) -> Drawn:
     return np.where(holes, np.uint8(FILLED_HOLE), drawn)
 
 
-def _odds(iou: float) -> float:
+def mean_of(answer: Plane, moved: Plane, share: Plane) -> Drawn:
+    """The mean of two masks in 0..255. share: of the moved one."""
+    return np.asarray(np.rint(answer + share * (moved - answer)), np.uint8)
+
+
+def odds(iou: float) -> float:
+    """Of an expected IoU, bounded by SUREST at both ends."""
     bounded = min(max(iou, 1 - SUREST), SUREST)
     return bounded / (1 - bounded)
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgetam_label.crops import Crop, Drawn, Located
+from edgetam_label.fusion import Plane, mean_of, odds
 from edgetam_label.modeling.mask_fuser import STRIDE, MaskFuser
 
 MARGIN = 24  # pixels around both masks that are looked at, too
@@ -25,7 +26,6 @@ FAINT = 13  # of 255: a pixel of less is no part of a mask's surroundings
 SUREST_PIXEL = 0.01  # probabilities end so far from 0 and 1, so that a correction has a say
 
 Picture = NDArray[np.uint8]
-Plane = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class Sight:
             self.alike[coarse_window] / 2,
         ]
         whole = [
-            _logit(self.predicted_iou) / 2,
-            _logit(self.expected_iou) / 2,
+            float(np.log(odds(self.predicted_iou))) / 2,
+            float(np.log(odds(self.expected_iou))) / 2,
             float(np.clip(self.object_score, -8, 8)) / 4,
             self.crop_width * 2 - 1,
         ]
@@ -171,11 +171,6 @@ def corrected(
     return shares, torch.logit(mean, eps=SUREST_PIXEL) + of_mask
 
 
-def mean_of(answer: Plane, moved: Plane, share: Plane) -> Drawn:
-    """The mean of two masks in 0..255. share: of the moved one."""
-    return np.asarray(np.rint(answer + share * (moved - answer)), np.uint8)
-
-
 def _plane(logits: Tensor) -> Plane:
     return np.asarray(logits[0, 0].float().cpu().numpy(), np.float32)
 
@@ -187,8 +182,3 @@ def _around(taken: NDArray[np.intp], side: int) -> slice:
 
 def _quarter(span: slice) -> slice:
     return slice(span.start // 4, span.stop // 4)
-
-
-def _logit(iou: float) -> float:
-    bounded = min(max(iou, 0.02), 0.98)
-    return float(np.log(bounded / (1 - bounded)))

@@ -27,13 +27,14 @@ from edgetam_label.frame_features import EncodedFrame, FrameFeatures, Picture
 from edgetam_label.frames import Frames
 from edgetam_label.framing import TRACKED, enough_pixels, plenty_of_pixels
 from edgetam_label.fusion import (
+    Plane,
     drawn_edges,
     drawn_mask,
     drawn_of,
     filled,
     fuse_with_flow,
 )
-from edgetam_label.learned_fusion import LearnedFusion, Plane, Sight
+from edgetam_label.learned_fusion import LearnedFusion, Sight
 from edgetam_label.masks import RLE, Mask, mask_to_box, small_components
 from edgetam_label.memory import DTYPES, FrameMemory, MemoryBank
 from edgetam_label.modeling import EdgeTAM, ImageFeatures, ObjectMask

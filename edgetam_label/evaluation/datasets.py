@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from PIL import Image
 from edgetam_label.errors import MediaError, UsageError
 from edgetam_label.frames import Frames
 from edgetam_label.masks import RLE, Mask
+
+if TYPE_CHECKING:
+    from edgetam_label.training.clips import Clip
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 SYNTHETIC = "synthetic"
@@ -118,15 +121,16 @@ def synthetic_videos(
     from edgetam_label.training.synthetic import SyntheticClips
 
     clips = SyntheticClips(seed, size, num_frames, texture_family)  # type: ignore[arg-type]
-    videos = []
-    for index in range(count):
-        clip = clips[index]
+    return [video_of_clip(f"{index:04d}", clips[index]) for index in range(count)]
 
-        def read(frame_idx: int, ids: NDArray[Any] = clip.ids) -> Masks:
-            return _split_ids(ids[frame_idx])
 
-        videos.append(TrueVideo(f"{index:04d}", tuple(clip.frames), tuple(range(num_frames)), read))
-    return videos
+def video_of_clip(name: str, clip: Clip) -> TrueVideo:
+    """A synthetic clip, all of whose frames have true masks."""
+
+    def read(frame_idx: int) -> Masks:
+        return _split_ids(clip.ids[frame_idx])
+
+    return TrueVideo(name, tuple(clip.frames), tuple(range(len(clip.frames))), read)
 
 
 def read_id_map(path: Path) -> NDArray[np.uint8]:

@@ -23,7 +23,7 @@ from edgetam_label.masks import RLE, Mask
 from edgetam_label.modeling.edgetam import EdgeTAM
 from edgetam_label.palette import PALETTE
 from edgetam_label.prompts import Click, Prompt
-from edgetam_label.tracker import TrackedFrame, VideoTracker
+from edgetam_label.tracker import Fusion, TrackedFrame, VideoTracker
 from edgetam_label.training.prompt_sampling import POSITIVE, corrective_click, deepest_point
 
 CLICKS_PER_FRAME = 3
@@ -33,12 +33,15 @@ ONLINE_PAUSE_IOU = 0.75  # the online annotator stops where the mask is worse th
 Carry = Callable[[TrueVideo, dict[int, int]], Iterator[tuple[int, Masks]]]
 
 
-def carry_by_model(model: EdgeTAM) -> Carry:
-    """The `vos` way of a model: each object's first true mask is its only prompt."""
+def carry_by_model(model: EdgeTAM, on_fusion: Callable[[Fusion], None] | None = None) -> Carry:
+    """The `vos` way of a model: each object's first true mask is its only prompt.
+
+    on_fusion: as of `VideoTracker`.
+    """
 
     def carry(video: TrueVideo, starts: dict[int, int]) -> Iterator[tuple[int, Masks]]:
         with video.frames() as frames:
-            tracker = VideoTracker(model, frames)
+            tracker = VideoTracker(model, frames, on_fusion=on_fusion)
             try:
                 for obj_id, frame_idx in starts.items():
                     mask = RLE.encode(video.masks(frame_idx)[obj_id])

@@ -21,14 +21,15 @@ from torch.nn import functional as F
 
 from edgetam_label.checkpoints import load_model
 from edgetam_label.errors import UsageError
-from edgetam_label.frames import Frames
-from edgetam_label.fusion import drawn_mask
-from edgetam_label.learned_fusion import FAINT, Plane, Sight, corrected, fuse_as_learned
-from edgetam_label.masks import RLE, Mask
+from edgetam_label.evaluation.datasets import video_of_clip
+from edgetam_label.evaluation.metrics import region_similarity
+from edgetam_label.evaluation.video_protocols import carry_by_model
+from edgetam_label.fusion import Plane, drawn_mask
+from edgetam_label.learned_fusion import FAINT, Sight, corrected, fuse_as_learned
+from edgetam_label.masks import Mask
 from edgetam_label.modeling import EdgeTAM
 from edgetam_label.modeling.mask_fuser import STRIDE, MaskFuser
-from edgetam_label.prompts import Prompt
-from edgetam_label.tracker import Fusion, VideoTracker
+from edgetam_label.tracker import Fusion
 from edgetam_label.training.clips import Clip
 from edgetam_label.training.finetune import check_target
 from edgetam_label.training.scene_work import Progress, SceneWork
@@ -83,9 +84,7 @@ class Sample:
 
     def iou(self, drawn: NDArray[np.uint8]) -> float:
         """Of a mask with the truth, both where more than half of a pixel is taken."""
-        found, wanted = drawn > 127, self.truth > 127
-        union = int((found | wanted).sum())
-        return 1.0 if union == 0 else int((found & wanted).sum()) / union
+        return region_similarity(drawn > 127, self.truth > 127)
 
 
 @dataclass(frozen=True)
@@ -176,24 +175,18 @@ def samples_of_clip(model: EdgeTAM, clip: Clip, rng: Generator) -> list[bytes]:
     """Every object tracked from its first true mask; what was fused on some of the frames."""
     samples: list[bytes] = []
 
-    def truth(obj_id: int, frame_idx: int) -> Mask:
-        return np.asarray(clip.ids[frame_idx] == obj_id)
+    video = video_of_clip("clip", clip)
+    nothing: Mask = np.zeros(clip.ids.shape[1:], dtype=bool)
 
     def keep(fusion: Fusion) -> None:
         if rng.random() < KEPT_SHARE:
-            side = len(fusion.sight.answer)
-            drawn = drawn_mask(truth(fusion.obj_id, fusion.frame_idx), fusion.crop, side)
+            truth = video.masks(fusion.frame_idx).get(fusion.obj_id, nothing)
+            drawn = drawn_mask(truth, fusion.crop, len(fusion.sight.answer))
             samples.append(Sample(fusion.sight, fusion.share, drawn).packed())
 
-    with Frames.open(list(clip.frames)) as frames:
-        tracker = VideoTracker(model, frames, on_fusion=keep)
-        for obj_id in [int(k) for k in np.unique(clip.ids) if k]:
-            first = int(np.flatnonzero((clip.ids == obj_id).any(axis=(1, 2)))[0])
-            tracker.add_prompt(Prompt(obj_id, first, mask=RLE.encode(truth(obj_id, first))))
-        if tracker.objects:
-            for _ in tracker.propagate(start=0):
-                pass
-        tracker.close()
+    if video.first_seen:
+        for _ in carry_by_model(model, keep)(video, video.first_seen):
+            pass
     return samples
 
 

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -20,20 +20,14 @@ from edgetam_label.modeling.fused import fuse
 from edgetam_label.training.clips import Clip
 from edgetam_label.training.synthetic import SyntheticClips
 
-R = TypeVar("R", covariant=True)
+R = TypeVar("R")
 
 Progress = Callable[[int, int], None]
 
 
-class Work(Protocol[R]):
-    """What is done with one scene. Picklable."""
-
-    def __call__(self, model: EdgeTAM, clip: Clip, rng: Generator) -> R: ...
-
-
 @dataclass(frozen=True)
-class SceneWork:
-    """`work` on all scenes of `sources`, by the model `base`, in chunks of so many scenes.
+class SceneWork(Generic[R]):
+    """`work`, picklable, on all scenes of `sources` by the model `base`, `chunk` scenes at a time.
 
     Each scene's random numbers come from its source's seed, the source's number and its own, so the
     results are the same whatever the number of processes.
@@ -41,10 +35,10 @@ class SceneWork:
 
     base: str
     sources: Sequence[SyntheticClips]
-    work: Work[Any]
+    work: Callable[[EdgeTAM, Clip, Generator], R]
     chunk: int = 8
 
-    def results(self, processes: int, progress: Progress | None) -> list[list[Any]]:
+    def results(self, processes: int, progress: Progress | None) -> list[list[R]]:
         """Of every source, what came of its scenes, in their order.
 
         progress: called with scenes done and their number.
@@ -54,7 +48,7 @@ class SceneWork:
             for number, source in enumerate(self.sources)
             for start in range(0, len(source), self.chunk)
         ]
-        found: list[list[Any]] = [[] for _ in self.sources]
+        found: list[list[R]] = [[] for _ in self.sources]
         total, done = sum(len(source) for source in self.sources), 0
         for (number, scenes), parts in zip(tasks, self._made(tasks, processes), strict=True):
             found[number].extend(parts)
@@ -63,7 +57,7 @@ class SceneWork:
                 progress(done, total)
         return found
 
-    def _made(self, tasks: list[tuple[int, range]], processes: int) -> Iterator[list[Any]]:
+    def _made(self, tasks: list[tuple[int, range]], processes: int) -> Iterator[list[R]]:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(processes, context, _begin, (self,)) as pool:
             try:
@@ -72,10 +66,10 @@ class SceneWork:
                 pool.shutdown(wait=True, cancel_futures=True)
 
 
-_ours: tuple[SceneWork, EdgeTAM] | None = None
+_ours: tuple[SceneWork[Any], EdgeTAM] | None = None
 
 
-def _begin(ours: SceneWork) -> None:
+def _begin(ours: SceneWork[Any]) -> None:
     global _ours
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who waits for them
     torch.set_num_threads(1)
