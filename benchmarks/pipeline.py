@@ -2,11 +2,12 @@
 
     .venv/bin/python benchmarks/pipeline.py [--frames 300] [--objects 3] [--model edgetam_nano]
 
-Renders a 1080p clip, tracks its objects into a database, and before and after that tracks the same
-objects through the same frames held in memory (6 MB each), keeping nothing: the model alone, with
-what it needs of the pixels (resizing, crops, optical flow). What the whole adds to the mean of the
-two is decoding, run lengths and the database; drawing masks at the size of the video, which all do,
-is counted as added too. Then every stage by itself, to say where the time goes. --formula takes
+Renders a 1080p clip, tracks its objects into a database, and tracks the same objects through the
+same frames held in memory (6 MB each), keeping nothing: the model alone, with what it needs of the
+pixels (resizing, crops, optical flow). The two take turns of TURN frames, since a machine whose
+pace drifts by a tenth within minutes would say anything of one run after another. What the whole
+adds is decoding, run lengths and the database; drawing masks at the size of the video, which both
+do, is counted as added too. Then every stage by itself, to say where the time goes. --formula takes
 weights computed from a formula, for configs whose weights are not here.
 """
 
@@ -17,7 +18,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from edgetam_label.sessions import FrameMask
 from edgetam_label.tracker import TrackedFrame
 
 WIDTH, HEIGHT = 1920, 1080
+TURN = 25  # frames: many more than are decoded ahead
 COLOURS = ((220, 60, 50), (60, 180, 75), (70, 110, 235), (240, 200, 40), (170, 60, 200))
 
 
@@ -83,15 +85,18 @@ def build(name: str, formula: bool) -> EdgeTAM:
 
 
 class Clocks:
-    """Wall and processor seconds of a `with` block, of all threads."""
+    """Wall and processor seconds of all `with` blocks so far, of all threads."""
+
+    def __init__(self) -> None:
+        self.wall = self.processor = 0.0
 
     def __enter__(self) -> Clocks:
         self._began = time.perf_counter(), time.process_time()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.wall = time.perf_counter() - self._began[0]
-        self.processor = time.process_time() - self._began[1]
+        self.wall += time.perf_counter() - self._began[0]
+        self.processor += time.process_time() - self._began[1]
 
 
 def in_memory(video: Path) -> list[Any]:
@@ -100,17 +105,16 @@ def in_memory(video: Path) -> list[Any]:
         return [pixels.copy() for _, pixels in frames.iter(0, len(frames))]
 
 
-def model_alone(model: EdgeTAM, images: list[Any], objects: int) -> Clocks:
-    """Time for as many objects with nothing to decode or store."""
+def model_alone(model: EdgeTAM, images: list[Any], objects: int) -> Iterator[int]:
+    """As many objects tracked with nothing to decode or store; yields the frames that are done."""
     with Frames.open(images) as frames:
         tracker = VideoTracker(model, frames)
         for prompt in prompts(objects):
             tracker.add_prompt(prompt)
-        with Clocks() as clocks:
-            for _ in tracker.propagate():
-                pass
+        for count, tracked in enumerate(tracker.propagate(), start=1):
+            if count % objects == 0:
+                yield tracked.frame_idx + 1
         tracker.close()
-    return clocks
 
 
 def prompts(objects: int) -> list[Prompt]:
@@ -120,24 +124,38 @@ def prompts(objects: int) -> list[Prompt]:
     ]
 
 
-def whole(model: EdgeTAM, video: Path, objects: int) -> tuple[Clocks, list[TrackedFrame]]:
-    """Time of `Labeler.track` from the file into a database, and some of its masks."""
-    kept: list[TrackedFrame] = []
+def in_turns(
+    model: EdgeTAM, video: Path, images: list[Any], objects: int
+) -> tuple[Clocks, Clocks, list[TrackedFrame]]:
+    """Time of the model alone, of `Labeler.track` from the file into a database; some masks."""
+    alone, whole, kept = Clocks(), Clocks(), list[TrackedFrame]()
+    frames_alone = model_alone(model, images, objects)
+    shown = 0
 
     def keep(tracked: TrackedFrame) -> None:
+        nonlocal shown
+        shown += 1
         if len(kept) < 30:
             kept.append(tracked)
+        done, beyond = divmod(shown, objects)
+        if beyond or done % TURN and done != len(images):
+            return
+        whole.__exit__()
+        with alone:
+            while next(frames_alone) < done:
+                pass
+        whole.__enter__()
 
     with SessionStore(video.with_suffix(".db")) as store, Frames.open(video) as frames:
         labeler = Labeler(model, store)
         session = labeler.create_session(frames)
         for prompt in prompts(objects):
             labeler.add_prompt(session.id, prompt)
-        with Clocks() as clocks:
+        with whole:
             labeler.track(session.id, frames, on_frame=keep)
         stored = store.get(session.id).num_masks
-    assert stored == objects * len(frames), stored
-    return clocks, kept
+    assert shown == stored == objects * len(images), (shown, stored)
+    return alone, whole, kept
 
 
 def cpu_ms(work: Callable[[], Any], times: int) -> float:
@@ -176,9 +194,9 @@ def stages(
     return found
 
 
-def added_share(ms: dict[str, float], drawing: float) -> float:
-    """What the whole track takes more than the model before and after, without its `drawing`."""
-    return ms["whole"] / ((ms["before"] + ms["after"]) / 2 - drawing) - 1
+def added_share(alone: float, whole: float, drawing: float) -> float:
+    """What the whole track takes more than the model alone without its `drawing`."""
+    return whole / (alone - drawing) - 1
 
 
 def main() -> None:
@@ -196,14 +214,13 @@ def main() -> None:
         video = Path(folder) / "clip.mp4"
         write_clip(video, options.frames, options.objects)
         images = in_memory(video)
-        model_alone(model, images[:3], options.objects)  # warm up
-        before = model_alone(model, images, options.objects)
-        total, masks = whole(model, video, options.objects)
-        after = model_alone(model, images, options.objects)
+        for _ in model_alone(model, images[:3], options.objects):
+            pass  # warm up
+        alone, whole, masks = in_turns(model, video, images, options.objects)
         del images
         parts = stages(model, video, masks, options.objects)
     per_frame = 1e3 / options.frames
-    runs = {"before": before, "whole": total, "after": after}
+    runs = {"alone": alone, "whole": whole}
     wall = {name: clocks.wall * per_frame for name, clocks in runs.items()}
     processor = {name: clocks.processor * per_frame for name, clocks in runs.items()}
     answer = {
@@ -214,8 +231,8 @@ def main() -> None:
         "wall_ms": wall,
         "processor_ms": processor,
         "added_share": {
-            "wall": added_share(wall, parts["upsample"]),
-            "processor": added_share(processor, parts["upsample"]),
+            "wall": added_share(**wall, drawing=parts["upsample"]),
+            "processor": added_share(**processor, drawing=parts["upsample"]),
         },
         "stages_processor_ms": parts,
     }
@@ -224,8 +241,8 @@ def main() -> None:
         return
     for name, ms in (("wall", wall), ("processor", processor)):
         print(
-            f"{name:9s}  model alone {ms['before']:8.1f} and {ms['after']:8.1f} ms a frame, whole "
-            f"track {ms['whole']:8.1f} ms: {answer['added_share'][name]:+.1%}"
+            f"{name:9s}  model alone {ms['alone']:8.1f} ms a frame, whole track {ms['whole']:8.1f} "
+            f"ms: {answer['added_share'][name]:+.1%}"
         )
     for name, ms in parts.items():
         print(f"  {name:12s} {ms:7.2f} ms of processor time a frame")
