@@ -118,11 +118,7 @@ class MemoryBank:
             memory = self._passing(nearest + step * (distance - 1))
             if memory is not None:
                 maps.append((memory.tokens, distance - 1))
-        pointers = [
-            m.pointer
-            for t, m in self._conditioning.items()
-            if (t >= frame_idx if reverse else t <= frame_idx)
-        ]
+        pointers = self._prompted_pointers(frame_idx, reverse)
         for distance in range(1, min(num_frames, self._config.max_object_pointers)):
             neighbour = nearest + step * (distance - 1)
             if not 0 <= neighbour < num_frames:
@@ -131,6 +127,26 @@ class MemoryBank:
             if memory is not None:
                 pointers.append(memory.pointer)
         return maps, pointers
+
+    def recall(
+        self, frame_idx: int, *, reverse: bool
+    ) -> tuple[list[tuple[Tensor, int]], list[Tensor], Appearance | None]:
+        """Of what frame `frame_idx` attends to, what prompts gave; and the looks they showed."""
+        prompted = list(self._conditioning.values())
+        looks = [m.appearance for m in prompted if m.appearance is not None]
+        return (
+            [(m.tokens, self._config.num_maskmem - 1) for m in prompted],
+            self._prompted_pointers(frame_idx, reverse),
+            known_so_far(looks, None)[0] if looks else None,
+        )
+
+    def _prompted_pointers(self, frame_idx: int, reverse: bool) -> list[Tensor]:
+        """Of conditioning frames in the past (future, in reverse)."""
+        return [
+            m.pointer
+            for t, m in self._conditioning.items()
+            if (t >= frame_idx if reverse else t <= frame_idx)
+        ]
 
     def appearance(
         self, frame_idx: int, *, reverse: bool, every: int = 1

@@ -19,27 +19,21 @@ from torch import Tensor
 
 from edgetam_label.byte_cache import ByteCache
 from edgetam_label.close_ups import CloserLook, SeenCloser
-from edgetam_label.crops import ABSENT_SCORE, Bounds, Crop, Drawn, Located
+from edgetam_label.crops import Bounds, Crop, Drawn, Located
 from edgetam_label.edges import refine_edges
 from edgetam_label.errors import PromptError, UsageError
+from edgetam_label.finding import Finder, Fusion, Sought
 from edgetam_label.flow import Flow, FlowBetween, FlowCarrier, Grey, grey_picture
 from edgetam_label.frame_features import EncodedFrame, FrameFeatures, Picture
 from edgetam_label.frames import Frames
 from edgetam_label.framing import TRACKED, enough_pixels, plenty_of_pixels
 from edgetam_label.fusion import (
-    Plane,
-    drawn_edges,
     drawn_mask,
-    drawn_of,
-    filled,
-    fuse_with_flow,
 )
-from edgetam_label.learned_fusion import LearnedFusion, Sight
 from edgetam_label.masks import RLE, Mask, mask_to_box, small_components
 from edgetam_label.memory import DTYPES, FrameMemory, MemoryBank
 from edgetam_label.modeling import EdgeTAM, ImageFeatures, ObjectMask
 from edgetam_label.modeling.fused import fuse
-from edgetam_label.modeling.mask_decoder import DecoderOutput
 from edgetam_label.non_overlap import kept_beside, settle
 from edgetam_label.predictor import LOGIT_LIMIT
 from edgetam_label.prefetch import Prefetch
@@ -58,7 +52,7 @@ from edgetam_label.prompt_decoding import (
     honoured,
 )
 from edgetam_label.prompts import Prompt
-from edgetam_label.target_model import ANSWER_SHARE, Appearance, likeness, observe, renewed
+from edgetam_label.target_model import Appearance, observe, renewed
 
 Beside = Callable[[int], Mapping[int, RLE]]  # frame_idx → masks by object
 
@@ -66,9 +60,6 @@ T = TypeVar("T")
 
 DIRECTIONS = ("forward", "backward")
 FILLED_HOLE_LOGIT = 0.1  # what a filled hole's logits become, as upstream has it
-# An object that was absent is taken to be there again from this predicted IoU on. Chosen by
-# measurement, docs/training.md.
-COMES_BACK = 0.6
 CROP_CACHE_BYTES = 8 * 2**20  # encoded crops of prompted frames
 
 
@@ -90,7 +81,8 @@ class TrackerSettings:
     close_ups: an answer to a prompt comes from a crop around it; None takes the model config's.
     flip_test: and is the mean of that and its mirror image; None takes the model config's.
     close_tracks: an object is tracked through a crop that follows it, which costs an encoding for
-        each object; None takes the model config's.
+        each object, and is looked for once more where it is taken for absent; None takes the model
+        config's.
     fuse_flow: a tracked mask is the network's answer and the mask before, moved along the flow,
         each as far as it is sure; None takes the model config's.
     learned_fusion: and as far as a network says so that was taught when to believe which, where the
@@ -150,17 +142,6 @@ class TrackedFrame:
         if self.drawn is not None:
             return self.crop.logits(_drawn_logits(self.drawn))
         return self.crop.logits(self.low_res_logits)
-
-
-@dataclass(frozen=True)
-class Fusion:
-    """What was fused of an object on a frame, on `crop`. share: the moved mask's, by the rule."""
-
-    obj_id: int
-    frame_idx: int
-    crop: Crop
-    sight: Sight
-    share: Plane
 
 
 @dataclass(frozen=True)
@@ -257,7 +238,6 @@ class VideoTracker:
         self.model = model = fuse(model)
         self.frames = frames
         self.settings = settings or TrackerSettings()
-        self._on_fusion = on_fusion
         chosen, config = self.settings, model.config
         self._fill_hole_area = _either(chosen.fill_hole_area, config.fill_hole_area)
         self._flow_prompt = _either(chosen.flow_prompt, config.flow_prompt)
@@ -270,9 +250,19 @@ class VideoTracker:
         self._flips = _either(chosen.flip_test, config.flip_test)
         self._follows = _either(chosen.close_tracks, config.close_tracks)
         self._fuses = _either(chosen.fuse_flow, config.fuse_flow)
-        self._fuses_as_learned = _either(chosen.learned_fusion, config.learned_fusion)
         self._learns = _either(chosen.target_model, config.target_model) and self._flow_prompt
         self._exclusive = _either(chosen.non_overlap, config.non_overlap)
+        self._finder = Finder(
+            model,
+            len(frames),
+            chosen.every,
+            flow_prompt=self._flow_prompt,
+            fuse_flow=self._fuses,
+            learned_fusion=_either(chosen.learned_fusion, config.learned_fusion),
+            recognises=self._follows,
+            fill_hole_area=self._fill_hole_area,
+            on_fusion=on_fusion,
+        )
         self._whole = Crop.whole(frames.width, frames.height)
         self._pixels: tuple[int, Picture] | None = None  # of the frame prompted last
         self._seen_closer: tuple[int, SeenCloser] | None = None  # the same
@@ -521,10 +511,24 @@ class VideoTracker:
             trust = None
             if carrier is not None and self._fuses:
                 trust = carrier.trust(crop, self.model.config.image_size)
-            finds[obj_id] = self._find(
-                obj, frame_idx, crop, encoded, beginning, reverse, moved, trust,
-                lost=self._is_lost(carrier, obj_id),
-            )  # fmt: skip
+            self._encode_pending(obj)
+            found = self._finder.find(
+                Sought(
+                    obj_id,
+                    obj.bank,
+                    frame_idx,
+                    reverse,
+                    crop,
+                    encoded,
+                    beginning,
+                    moved,
+                    trust,
+                    lost=self._is_lost(carrier, obj_id),
+                )  # fmt: skip
+            )
+            finds[obj_id] = _Find(
+                obj, found.located, encoded.picture, encoded, found.learned, found.moved
+            )
         self._looks_at_whole = any(find.located.crop.is_whole for find in finds.values())
         return finds
 
@@ -591,45 +595,6 @@ class VideoTracker:
         return self.model.start_attention(features.top)
 
     @torch.inference_mode()
-    def _find(
-        self,
-        obj: _TrackedObject,
-        frame_idx: int,
-        crop: Crop,
-        encoded: EncodedFrame,
-        started: Tensor,
-        reverse: bool,
-        moved: Located | None,
-        trust: NDArray[np.float32] | None,
-        *,
-        lost: bool,
-    ) -> _Find:
-        """An object on a frame without a prompt: attend to memory, decode.
-
-        moved: the mask of the frame before, where it is by the flow; if shown to the decoder, it
-        says which mask is meant, so only one is asked for. trust: (S, S) of the crop, how well the
-        flow explains it. lost: it must be sure to be found again.
-        """
-        self._encode_pending(obj)
-        top = self._attend(obj, frame_idx, started, reverse)
-        if moved is not None and not bool((moved.mask.low_res_logits > 0).any()):
-            moved = None  # it went out of sight, which says nothing of where it is
-        known, learned = obj.bank.appearance(frame_idx, reverse=reverse, every=self.settings.every)
-        alike = None
-        if moved is not None and known is not None and encoded.colours is not None:
-            alike = likeness(known, encoded.features, encoded.colours)
-        decoded = self._search(top, encoded.features, moved, alike)
-        if lost:
-            decoded = _if_sure(decoded)
-        found = Located(self.model.gate_by_presence(decoded), crop)
-        if self._fuses and not found.absent:
-            learned_fusion = self._fuser(obj.obj_id, frame_idx, encoded.picture, alike)
-            found = self._fused(
-                found, encoded.picture, None if lost else moved, trust, learned_fusion
-            )
-        return _Find(obj, found, encoded.picture, encoded, learned, moved)
-
-    @torch.inference_mode()
     def _remember_tracked(self, find: _Find, frame_idx: int) -> Located:
         """Take what was found into memory; what is kept and shown of it."""
         encoded, raw, learned = find.encoded, find.located.mask, find.learned
@@ -643,55 +608,6 @@ class VideoTracker:
         find.obj.bank.add(memory, conditioning=False)
         return located
 
-    def _search(
-        self, top: Tensor, features: ImageFeatures, moved: Located | None, alike: Tensor | None
-    ) -> DecoderOutput:
-        """The decoder's answer on a tracked frame, told where the object was and how it looks."""
-        guide = moved.mask.low_res_logits if moved is not None and self._flow_prompt else None
-        if guide is not None and alike is not None:
-            guide = guide + alike
-        decoded = self.model.decode_masks(
-            top, features.high_res, mask_logits=guide, multimask=guide is None
-        )
-        if alike is None:
-            return decoded
-        return replace(decoded, low_res_logits=decoded.low_res_logits + ANSWER_SHARE * alike)
-
-    def _fused(
-        self,
-        found: Located,
-        picture: Picture | None,
-        moved: Located | None,
-        trust: NDArray[np.float32] | None,
-        learned: LearnedFusion | None,
-    ) -> Located:
-        """What the network found, drawn finely, together with what the flow says."""
-        side, logits = self.model.config.image_size, found.mask.low_res_logits
-        if picture is not None:
-            found = replace(found, drawn=drawn_edges(refine_edges(logits, picture)))
-        found = replace(found, drawn=drawn_of(found, side))
-        if moved is not None:
-            moved = replace(moved, drawn=drawn_of(moved, side))
-            found = fuse_with_flow(found, moved, trust, learned)
-        assert found.drawn is not None
-        cells = (side / logits.shape[-1]) ** 2
-        return replace(found, drawn=filled(found.drawn, round(self._fill_hole_area * cells)))
-
-    def _fuser(
-        self, obj_id: int, frame_idx: int, picture: Picture | None, alike: Tensor | None
-    ) -> LearnedFusion | None:
-        """What corrects the fusion of an object's masks on a frame, if anything does."""
-        fuser, told = self.model.mask_fuser, self._on_fusion
-        if not self._fuses_as_learned or fuser is None or picture is None:
-            return None
-        if told is None:
-            return LearnedFusion(fuser, picture, alike)
-
-        def watch(sight: Sight, crop: Crop, share: Plane) -> None:
-            told(Fusion(obj_id, frame_idx, crop, sight, share))
-
-        return LearnedFusion(fuser, picture, alike, watch)
-
     def _as_shown(self, answer: _Answer) -> Located:
         """A prompted mask, and where masks are kept finely, as the person saw it."""
         located = answer.located
@@ -699,14 +615,6 @@ class VideoTracker:
             return located
         side = self.model.config.image_size
         return replace(located, drawn=drawn_mask(answer.shown.decode(), located.crop, side))
-
-    def _attend(
-        self, obj: _TrackedObject, frame_idx: int, started: Tensor, reverse: bool
-    ) -> Tensor:
-        maps, pointers = obj.bank.select(
-            frame_idx, len(self.frames), reverse=reverse, every=self.settings.every
-        )
-        return self.model.attend_memory(started, self.model.assemble_memory(maps, pointers))
 
     @torch.inference_mode()
     def _apply(self, obj: _TrackedObject, prompt: Prompt, *, reverse: bool) -> TrackedFrame:
@@ -759,7 +667,7 @@ class VideoTracker:
         was_conditioning = frame_idx in obj.bank.conditioning_frames
         if own is not None and was_conditioning:
             obj.bank.forget(frame_idx)
-        top = self._attend(obj, frame_idx, self._start(features), reverse)
+        top = self._finder.attend(obj.bank, frame_idx, self._start(features), reverse)
         if own is not None and was_conditioning:
             obj.bank.add(own, conditioning=True)
         return top
@@ -970,13 +878,6 @@ def _either(chosen: T | None, config: T) -> T:
 def _drawn_logits(drawn: Drawn) -> Tensor:
     """(1, 1, S, S) float32, positive where most of a pixel is the object's."""
     return torch.from_numpy((drawn.astype(np.float32) - 127.5) / 12.75)[None, None]
-
-
-def _if_sure(decoded: DecoderOutput) -> DecoderOutput:
-    """The same, absent unless it is sure: a lookalike is near more often than the object is."""
-    if float(decoded.iou.max()) >= COMES_BACK:
-        return decoded
-    return replace(decoded, object_score=decoded.object_score.clamp(max=ABSENT_SCORE))
 
 
 def _extends(prompt: Prompt, earlier: Prompt) -> bool:

@@ -133,14 +133,37 @@ def test_a_lost_object_is_looked_for_around(monkeypatch: pytest.MonkeyPatch) -> 
     assert not seen[1].is_whole and seen[-1].is_whole and widths == sorted(widths)
 
 
-def test_a_lost_object_comes_back_only_if_it_is_sure(monkeypatch: pytest.MonkeyPatch) -> None:
+PRESENT, ABSENT = 5.0, -1.0
+
+
+@pytest.mark.parametrize(
+    ("answers", "absent"),
+    [
+        # unsure, but never lost; lost, and not recognised; not sure enough, nor recognised; back
+        (
+            [(PRESENT, 0.3), (ABSENT, 0.9), (PRESENT, 0.6), (PRESENT, 0.5), (PRESENT, 0.6),
+             (PRESENT, 0.7), (PRESENT, 0.1)],
+            [False, False, True, True, False, False],
+        ),
+        # lost, but recognised; lost, and surely not there; lost, but recognised
+        (
+            [(ABSENT, 0.9), (PRESENT, 0.7), (ABSENT, 0.2), (ABSENT, 0.9), (PRESENT, 0.5),
+             (PRESENT, 0.7)],
+            [False, False, True, False],
+        ),
+    ],
+)  # fmt: skip
+def test_a_lost_object_comes_back_only_if_it_is_sure(
+    answers: list[tuple[float, float]], absent: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """answers: object score and predicted IoU with all memory, then, if absent, with prompts'."""
     found = tracker()
     decode = found.model.decode_masks
-    answers = iter([(5.0, 0.3), (-1.0, 0.9), (5.0, 0.5), (5.0, 0.7), (5.0, 0.1)])
+    left = iter(answers)
 
     def planned(*args: object, **options: object) -> object:
         output = decode(*args, **options)  # type: ignore[arg-type]
-        score, iou = next(answers)
+        score, iou = next(left)
         return replace(
             output,
             low_res_logits=torch.full_like(output.low_res_logits, 8.0),
@@ -148,10 +171,20 @@ def test_a_lost_object_comes_back_only_if_it_is_sure(monkeypatch: pytest.MonkeyP
             iou=torch.full_like(output.iou, iou),
         )
 
+    assemble, remembered = found.model.assemble_memory, list[tuple[int, int]]()
+
+    def counted(maps: list[object], pointers: list[object]) -> object:
+        remembered.append((len(maps), len(pointers)))
+        return assemble(maps, pointers)  # type: ignore[arg-type]
+
     monkeypatch.setattr(found.model, "decode_masks", planned)
-    tracked = list(found.propagate(objects=[1], max_frames=6))
-    # unsure, but never lost; lost; not sure enough; back; unsure again, but never lost
-    assert [t.absent for t in tracked] == [False, False, True, True, False, False]
+    monkeypatch.setattr(found.model, "assemble_memory", counted)
+    tracked = list(found.propagate(objects=[1], max_frames=len(absent)))
+    assert [t.absent for t in tracked] == absent
+    assert next(left, None) is None
+    # after the first tracked frame there is more to remember than what was prompted
+    second_hearings = len(answers) - (len(absent) - 1)
+    assert remembered[1:].count((1, 1)) == second_hearings
 
 
 def moved(before: Crop, now: Crop, side: int = 32) -> np.ndarray:

@@ -17,13 +17,14 @@ from edgetam_label.errors import CheckpointError, ConfigError, UsageError
 from edgetam_label.evaluation.datasets import synthetic_videos
 from edgetam_label.evaluation.metrics import region_similarity
 from edgetam_label.evaluation.video_protocols import carry_by_model
+from edgetam_label.finding import Fusion
 from edgetam_label.learned_fusion import Sight, fuse_as_learned
 from edgetam_label.masks import RLE
 from edgetam_label.modeling import EdgeTAM
 from edgetam_label.modeling.mask_fuser import STRIDE, MaskFuser
 from edgetam_label.prompts import Prompt
 from edgetam_label.state_dicts import load_weights, read_weights, save_weights
-from edgetam_label.tracker import Fusion, TrackedFrame, TrackerSettings, VideoTracker
+from edgetam_label.tracker import TrackedFrame, TrackerSettings, VideoTracker
 from edgetam_label.training import fusing
 from edgetam_label.training.clips import Clip
 from edgetam_label.training.commands import train

@@ -18,12 +18,13 @@ from edgetam_label.evaluation.metrics import (
     region_similarity,
 )
 from edgetam_label.evaluation.scoring import SequenceScore, score_sequence
+from edgetam_label.finding import Fusion
 from edgetam_label.mask_files import write_whole
 from edgetam_label.masks import RLE, Mask
 from edgetam_label.modeling.edgetam import EdgeTAM
 from edgetam_label.palette import PALETTE
 from edgetam_label.prompts import Click, Prompt
-from edgetam_label.tracker import Fusion, TrackedFrame, VideoTracker
+from edgetam_label.tracker import TrackedFrame, VideoTracker
 from edgetam_label.training.prompt_sampling import POSITIVE, corrective_click, deepest_point
 
 CLICKS_PER_FRAME = 3

@@ -24,12 +24,12 @@ from edgetam_label.errors import UsageError
 from edgetam_label.evaluation.datasets import video_of_clip
 from edgetam_label.evaluation.metrics import region_similarity
 from edgetam_label.evaluation.video_protocols import carry_by_model
+from edgetam_label.finding import Fusion
 from edgetam_label.fusion import Plane, drawn_mask
 from edgetam_label.learned_fusion import FAINT, Sight, corrected, fuse_as_learned
 from edgetam_label.masks import Mask
 from edgetam_label.modeling import EdgeTAM
 from edgetam_label.modeling.mask_fuser import STRIDE, MaskFuser
-from edgetam_label.tracker import Fusion
 from edgetam_label.training.clips import Clip
 from edgetam_label.training.finetune import check_target
 from edgetam_label.training.scene_work import Progress, SceneWork
