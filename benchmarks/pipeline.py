@@ -109,12 +109,14 @@ def model_alone(model: EdgeTAM, images: list[Any], objects: int) -> Iterator[int
     """As many objects tracked with nothing to decode or store; yields the frames that are done."""
     with Frames.open(images) as frames:
         tracker = VideoTracker(model, frames)
-        for prompt in prompts(objects):
-            tracker.add_prompt(prompt)
-        for count, tracked in enumerate(tracker.propagate(), start=1):
-            if count % objects == 0:
-                yield tracked.frame_idx + 1
-        tracker.close()
+        try:
+            for prompt in prompts(objects):
+                tracker.add_prompt(prompt)
+            for count, tracked in enumerate(tracker.propagate(), start=1):
+                if count % objects == 0:
+                    yield tracked.frame_idx + 1
+        finally:
+            tracker.close()
 
 
 def prompts(objects: int) -> list[Prompt]:

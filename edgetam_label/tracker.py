@@ -27,9 +27,7 @@ from edgetam_label.flow import Flow, FlowBetween, FlowCarrier, Grey, grey_pictur
 from edgetam_label.frame_features import EncodedFrame, FrameFeatures, Picture
 from edgetam_label.frames import Frames
 from edgetam_label.framing import TRACKED, enough_pixels, plenty_of_pixels
-from edgetam_label.fusion import (
-    drawn_mask,
-)
+from edgetam_label.fusion import drawn_mask
 from edgetam_label.masks import RLE, Mask, mask_to_box, small_components
 from edgetam_label.memory import DTYPES, FrameMemory, MemoryBank
 from edgetam_label.modeling import EdgeTAM, ImageFeatures, ObjectMask
@@ -514,18 +512,10 @@ class VideoTracker:
             self._encode_pending(obj)
             found = self._finder.find(
                 Sought(
-                    obj_id,
-                    obj.bank,
-                    frame_idx,
-                    reverse,
-                    crop,
-                    encoded,
-                    beginning,
-                    moved,
-                    trust,
+                    obj_id, obj.bank, frame_idx, reverse, crop, encoded, beginning, moved, trust,
                     lost=self._is_lost(carrier, obj_id),
-                )  # fmt: skip
-            )
+                )
+            )  # fmt: skip
             finds[obj_id] = _Find(
                 obj, found.located, encoded.picture, encoded, found.learned, found.moved
             )
