@@ -87,8 +87,11 @@ def build(name: str, formula: bool) -> EdgeTAM:
 class Clocks:
     """Wall and processor seconds of all `with` blocks so far, of all threads."""
 
-    def __init__(self) -> None:
-        self.wall = self.processor = 0.0
+    def __init__(self, wall: float = 0.0, processor: float = 0.0) -> None:
+        self.wall, self.processor = wall, processor
+
+    def without(self, other: Clocks) -> Clocks:
+        return Clocks(self.wall - other.wall, self.processor - other.processor)
 
     def __enter__(self) -> Clocks:
         self._began = time.perf_counter(), time.process_time()
@@ -130,7 +133,7 @@ def in_turns(
     model: EdgeTAM, video: Path, images: list[Any], objects: int
 ) -> tuple[Clocks, Clocks, list[TrackedFrame]]:
     """Time of the model alone, of `Labeler.track` from the file into a database; some masks."""
-    alone, whole, kept = Clocks(), Clocks(), list[TrackedFrame]()
+    alone, both, kept = Clocks(), Clocks(), list[TrackedFrame]()
     frames_alone = model_alone(model, images, objects)
     shown = 0
 
@@ -142,22 +145,20 @@ def in_turns(
         done, beyond = divmod(shown, objects)
         if beyond or done % TURN and done != len(images):
             return
-        whole.__exit__()
         with alone:
             while next(frames_alone) < done:
                 pass
-        whole.__enter__()
 
     with SessionStore(video.with_suffix(".db")) as store, Frames.open(video) as frames:
         labeler = Labeler(model, store)
         session = labeler.create_session(frames)
         for prompt in prompts(objects):
             labeler.add_prompt(session.id, prompt)
-        with whole:
+        with both:
             labeler.track(session.id, frames, on_frame=keep)
         stored = store.get(session.id).num_masks
     assert shown == stored == objects * len(images), (shown, stored)
-    return alone, whole, kept
+    return alone, both.without(alone), kept
 
 
 def cpu_ms(work: Callable[[], Any], times: int) -> float:

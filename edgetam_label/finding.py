@@ -6,7 +6,7 @@ and its answer is fused with the moved mask. Nothing is remembered here: `tracke
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -105,9 +105,7 @@ class Finder:
         if moved is not None and not bool((moved.mask.low_res_logits > 0).any()):
             moved = None  # it went out of sight, which says nothing of where it is
         known, learned = bank.appearance(frame_idx, reverse=reverse, every=self.every)
-        alike = None
-        if moved is not None and known is not None and encoded.colours is not None:
-            alike = likeness(known, encoded.features, encoded.colours)
+        alike = None if moved is None else _likeness(known, encoded)
         decoded = self._decode(top, encoded.features, moved, alike)
         if sought.lost:
             decoded = _if_sure(decoded)
@@ -120,7 +118,13 @@ class Finder:
 
     def attend(self, bank: MemoryBank, frame_idx: int, started: Tensor, reverse: bool) -> Tensor:
         """Features of a frame, (1, C, h, w), that have seen what is remembered of an object."""
-        maps, pointers = bank.select(frame_idx, self.num_frames, reverse=reverse, every=self.every)
+        return self._attend(
+            started, *bank.select(frame_idx, self.num_frames, reverse=reverse, every=self.every)
+        )
+
+    def _attend(
+        self, started: Tensor, maps: Sequence[tuple[Tensor, int]], pointers: Sequence[Tensor]
+    ) -> Tensor:
         return self.model.attend_memory(started, self.model.assemble_memory(maps, pointers))
 
     def _decode(
@@ -133,7 +137,7 @@ class Finder:
         decoded = self.model.decode_masks(
             top, features.high_res, mask_logits=guide, multimask=guide is None
         )
-        return decoded if alike is None else _with_likeness(decoded, alike)
+        return _with_likeness(decoded, alike)
 
     def _recognised(self, sought: Sought, absent: Located) -> Located:
         """An object that is taken for absent, if it is sure to look as it was prompted.
@@ -141,16 +145,15 @@ class Finder:
         The network is asked again, remembers prompted frames alone, and is told nothing of where
         the object was.
         """
-        maps, pointers, looks = sought.bank.recall(sought.frame_idx, reverse=sought.reverse)
+        bank, encoded = sought.bank, sought.encoded
+        maps, pointers = bank.select_prompted(sought.frame_idx, reverse=sought.reverse)
         if not maps:
             return absent
-        encoded = sought.encoded
-        top = self.model.attend_memory(sought.started, self.model.assemble_memory(maps, pointers))
-        decoded = self.model.decode_masks(top, encoded.features.high_res, multimask=True).best()
+        top = self._attend(sought.started, maps, pointers)
+        decoded = self._decode(top, encoded.features, None, None).best()
         if float(decoded.iou) < RECOGNISED:
             return absent
-        if looks is not None and encoded.colours is not None:
-            decoded = _with_likeness(decoded, likeness(looks, encoded.features, encoded.colours))
+        decoded = _with_likeness(decoded, _likeness(bank.prompted_appearance(), encoded))
         return Located(self.model.gate_by_presence(decoded), absent.crop)
 
     def _fused(
@@ -186,7 +189,16 @@ class Finder:
         return LearnedFusion(fuser, picture, alike, watch)
 
 
-def _with_likeness(decoded: DecoderOutput, alike: Tensor) -> DecoderOutput:
+def _likeness(known: Appearance | None, encoded: EncodedFrame) -> Tensor | None:
+    """How much every place looks like what is known, if that and the frame's colours are."""
+    if known is None or encoded.colours is None:
+        return None
+    return likeness(known, encoded.features, encoded.colours)
+
+
+def _with_likeness(decoded: DecoderOutput, alike: Tensor | None) -> DecoderOutput:
+    if alike is None:
+        return decoded
     return replace(decoded, low_res_logits=decoded.low_res_logits + ANSWER_SHARE * alike)
 
 

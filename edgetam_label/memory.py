@@ -111,14 +111,12 @@ class MemoryBank:
 
         every: only multiples of it count as frames, for a tracker that skips the others.
         """
-        last = self._config.num_maskmem - 1
         step, nearest = _steps(frame_idx, reverse, every)
-        maps = [(m.tokens, last) for m in self._conditioning.values()]
-        for distance in range(last, 0, -1):
+        maps, pointers = self.select_prompted(frame_idx, reverse=reverse)
+        for distance in range(self._config.num_maskmem - 1, 0, -1):
             memory = self._passing(nearest + step * (distance - 1))
             if memory is not None:
                 maps.append((memory.tokens, distance - 1))
-        pointers = self._prompted_pointers(frame_idx, reverse)
         for distance in range(1, min(num_frames, self._config.max_object_pointers)):
             neighbour = nearest + step * (distance - 1)
             if not 0 <= neighbour < num_frames:
@@ -128,25 +126,18 @@ class MemoryBank:
                 pointers.append(memory.pointer)
         return maps, pointers
 
-    def recall(
+    def select_prompted(
         self, frame_idx: int, *, reverse: bool
-    ) -> tuple[list[tuple[Tensor, int]], list[Tensor], Appearance | None]:
-        """Of what frame `frame_idx` attends to, what prompts gave; and the looks they showed."""
-        prompted = list(self._conditioning.values())
-        looks = [m.appearance for m in prompted if m.appearance is not None]
-        return (
-            [(m.tokens, self._config.num_maskmem - 1) for m in prompted],
-            self._prompted_pointers(frame_idx, reverse),
-            known_so_far(looks, None)[0] if looks else None,
-        )
-
-    def _prompted_pointers(self, frame_idx: int, reverse: bool) -> list[Tensor]:
-        """Of conditioning frames in the past (future, in reverse)."""
-        return [
+    ) -> tuple[list[tuple[Tensor, int]], list[Tensor]]:
+        """Of what frame `frame_idx` attends to, what conditioning frames give."""
+        last = self._config.num_maskmem - 1
+        maps = [(m.tokens, last) for m in self._conditioning.values()]
+        pointers = [
             m.pointer
             for t, m in self._conditioning.items()
             if (t >= frame_idx if reverse else t <= frame_idx)
         ]
+        return maps, pointers
 
     def appearance(
         self, frame_idx: int, *, reverse: bool, every: int = 1
@@ -155,11 +146,19 @@ class MemoryBank:
 
         All of it; and what tracking has taught so far, which begins as what prompts did.
         """
-        prompted = [m.appearance for m in self._conditioning.values() if m.appearance is not None]
+        prompted = self._prompted_looks()
         if not prompted:
             return None, None
         before = self._passing(_steps(frame_idx, reverse, every)[1])
         return known_so_far(prompted, None if before is None else before.appearance)
+
+    def prompted_appearance(self) -> Appearance | None:
+        """What conditioning frames alone say of the object's looks."""
+        prompted = self._prompted_looks()
+        return known_so_far(prompted, None)[0] if prompted else None
+
+    def _prompted_looks(self) -> list[Appearance]:
+        return [m.appearance for m in self._conditioning.values() if m.appearance is not None]
 
     def _passing(self, frame_idx: int) -> FrameMemory | None:
         """A frame that is no conditioning frame."""

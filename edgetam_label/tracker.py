@@ -512,10 +512,18 @@ class VideoTracker:
             self._encode_pending(obj)
             found = self._finder.find(
                 Sought(
-                    obj_id, obj.bank, frame_idx, reverse, crop, encoded, beginning, moved, trust,
+                    obj_id=obj_id,
+                    bank=obj.bank,
+                    frame_idx=frame_idx,
+                    reverse=reverse,
+                    crop=crop,
+                    encoded=encoded,
+                    started=beginning,
+                    moved=moved,
+                    trust=trust,
                     lost=self._is_lost(carrier, obj_id),
                 )
-            )  # fmt: skip
+            )
             finds[obj_id] = _Find(
                 obj, found.located, encoded.picture, encoded, found.learned, found.moved
             )
