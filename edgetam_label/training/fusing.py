@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,9 @@ from edgetam_label.masks import Mask
 from edgetam_label.modeling import EdgeTAM
 from edgetam_label.modeling.mask_fuser import STRIDE, MaskFuser
 from edgetam_label.training.clips import Clip
+from edgetam_label.training.ema import Ema
 from edgetam_label.training.finetune import check_target
+from edgetam_label.training.poor_footage import POOR_SHARE, as_poor_footage
 from edgetam_label.training.scene_work import Progress, SceneWork
 from edgetam_label.training.start import write_checkpoint
 from edgetam_label.training.synthetic import SyntheticClips
@@ -174,7 +176,8 @@ def _sources(
 def samples_of_clip(model: EdgeTAM, clip: Clip, rng: Generator) -> list[bytes]:
     """Every object tracked from its first true mask; what was fused on some of the frames."""
     samples: list[bytes] = []
-
+    if rng.random() < POOR_SHARE:
+        clip = replace(clip, frames=as_poor_footage(clip.frames, rng))
     video = video_of_clip("clip", clip)
     nothing: Mask = np.zeros(clip.ids.shape[1:], dtype=bool)
 
@@ -208,9 +211,7 @@ def taught(
     fuser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(fuser.parameters(), lr=RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(steps))
-    average = torch.optim.swa_utils.AveragedModel(
-        fuser, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE)
-    )
+    average = Ema(fuser, AVERAGE)
     waiting: list[int] = []
     for step in range(steps):
         while len(waiting) < BATCH:
@@ -226,12 +227,10 @@ def taught(
         optimizer.step()
         schedule.step()
         if step >= WARMUP:
-            average.update_parameters(fuser)
+            average.update(fuser)
         if progress is not None:
             progress(step + 1, steps)
-    if steps > WARMUP:
-        fuser.load_state_dict(average.module.state_dict())
-    return fuser.eval().requires_grad_(False)
+    return average.model if steps > WARMUP else fuser.eval().requires_grad_(False)
 
 
 def loss_of(logits: Tensor, truth: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset, Sampler
 from edgetam_label.crops import Crop
 from edgetam_label.errors import UsageError
 from edgetam_label.training.clips import Clip, ClipSource
+from edgetam_label.training.poor_footage import as_poor_footage
 from edgetam_label.training.prompt_sampling import (
     POSITIVE,
     PointPrompt,
@@ -46,7 +47,8 @@ class SampleSpec:
     num_objects: prompts per image. click_share: first prompts that are clicks; the rest are boxes.
     part_share: samples whose objects are parts of things. closest: smallest side of a crop, as a
     share of the picture's. follow_share: clips looked at through crops that follow an object.
-    reuse: how often a scene is shown. window: how many scenes are in play at once.
+    poor_share: samples that look like poor footage. reuse: how often a scene is shown. window: how
+    many scenes are in play at once.
     """
 
     size: int
@@ -56,6 +58,7 @@ class SampleSpec:
     part_share: float = 0.15
     closest: float = 0.57
     follow_share: float = 0.0
+    poor_share: float = 0.0
     reuse: int = 3
     window: int = 192
 
@@ -190,7 +193,10 @@ def make_sample(clip: Clip, spec: SampleSpec, rng: np.random.Generator) -> Sampl
         ]
     )
     prompts = tuple(sample_prompt(mask[0], spec.click_share, rng) for mask in masks)
-    return Sample(jitter_colours(resized, rng), targets, as_shares(windows), prompts)
+    shown = jitter_colours(resized, rng)
+    if rng.random() < spec.poor_share:
+        shown = as_poor_footage(shown, rng)
+    return Sample(shown, targets, as_shares(windows), prompts)
 
 
 def _choose_windows(

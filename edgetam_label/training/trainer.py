@@ -31,6 +31,7 @@ from edgetam_label.training.mixed_precision import attention_kernel, autocast
 from edgetam_label.training.muon import Muon, MuonAndAdamW, is_matrix
 from edgetam_label.training.parallel import Ranks
 from edgetam_label.training.plan import Stage, TrainingPlan
+from edgetam_label.training.poor_footage import POOR_SHARE
 from edgetam_label.training.samples import (
     Batch,
     ConsecutiveBatches,
@@ -336,14 +337,14 @@ class _StageBatches:
 
 def still_spec(size: int, part_share: float) -> SampleSpec:
     # close-ups: small objects are looked at through windows like these
-    return SampleSpec(size, part_share=part_share, closest=0.32, reuse=5)
+    return SampleSpec(size, part_share=part_share, closest=0.32, poor_share=POOR_SHARE, reuse=5)
 
 
 def clip_spec(size: int, frames: int, objects: int, follows: bool) -> SampleSpec:
     """follows: for a model that tracks through crops."""
     return SampleSpec(
         size, frames, objects, click_share=0.5, part_share=0.05, reuse=3, window=64,
-        follow_share=0.6 if follows else 0.0,
+        follow_share=0.6 if follows else 0.0, poor_share=POOR_SHARE,
     )  # fmt: skip
 
 
