@@ -7,6 +7,7 @@ repetition runs both, one after the other, so that a busy machine slows both; ra
 The bank is full (one conditioning frame, six recent ones, sixteen pointers) before a step is timed.
 On a machine that others use, `--threads 1 --clock cpu` compares processor time instead.
 `--precision bfloat16` measures that mode of ours, `--autocast` lets the official side round too.
+`--trained` compares masks once more with trained weights, whose logits mean something.
 `--twice` asks how far the official package is from itself when its input moves by one rounding.
 """
 
@@ -16,9 +17,10 @@ import argparse
 import json
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,9 @@ import official_edgetam  # noqa: E402
 from arithmetic import count_macs  # noqa: E402
 from formula_weights import formula_frames, formula_state_dict  # noqa: E402
 
+from edgetam_label.checkpoints import load_model  # noqa: E402
 from edgetam_label.config import PRECISIONS, ModelConfig  # noqa: E402
+from edgetam_label.demo_clip import render_demo_clip  # noqa: E402
 from edgetam_label.frames import Frames  # noqa: E402
 from edgetam_label.modeling import EdgeTAM  # noqa: E402
 from edgetam_label.modeling.fused import fuse  # noqa: E402
@@ -108,17 +112,18 @@ def build_ours(precision: str) -> EdgeTAM:
     return model
 
 
-def our_steps(model: EdgeTAM, clip: np.ndarray, objects: int) -> tuple[VideoTracker, Iterator]:
+def our_steps(model: EdgeTAM, clip: np.ndarray, clicks: list) -> Iterator:
+    """clicks: (x, y) on frame 0, one for each object."""
     tracker = VideoTracker(model, Frames.open(list(clip)), TrackerSettings(fill_hole_area=0))
-    for i in range(objects):
-        tracker.add_prompt(Prompt(i + 1, 0, clicks=(Click(*CLICKS[i]),)))
-    return tracker, tracker.propagate()
+    for i, click in enumerate(clicks):
+        tracker.add_prompt(Prompt(i + 1, 0, clicks=(Click(*click),)))
+    return tracker.propagate()
 
 
-def official_steps(model: Any, clip: np.ndarray, objects: int, *, nudged: bool = False) -> Iterator:
+def official_steps(model: Any, clip: np.ndarray, clicks: list, *, nudged: bool = False) -> Iterator:
     state = official_edgetam.start_video(model, clip, nudged=nudged)
-    for i in range(objects):
-        model.add_new_points_or_box(state, 0, i + 1, points=[CLICKS[i]], labels=[1])
+    for i, click in enumerate(clicks):
+        model.add_new_points_or_box(state, 0, i + 1, points=[click], labels=[1])
     return model.propagate_in_video(state)
 
 
@@ -127,8 +132,8 @@ def compare_tracks(
 ) -> tuple[dict[str, list[float]], float, float]:
     """Seconds per frame on both sides; largest logit difference and share of pixels that differ."""
     clip = long_clip(timing.bank + timing.repeats)
-    _, mine = our_steps(ours, clip, objects)
-    official = timing.theirs(official_steps(theirs, clip, objects).__next__)
+    mine = our_steps(ours, clip, CLICKS[:objects])
+    official = timing.theirs(official_steps(theirs, clip, CLICKS[:objects]).__next__)
     times: dict[str, list[float]] = {"ours": [], "official": []}
     worst, differing, pixels = 0.0, 0, 0
     for frame_idx in range(len(clip)):
@@ -153,12 +158,38 @@ def compare_tracks(
 def official_beside_itself(theirs: Any, timing: Timing) -> dict[str, float]:
     """What one rounding of the input changes: no other implementation can be nearer than that."""
     clip = long_clip(timing.bank + timing.repeats)
-    sides = [official_steps(theirs, clip, 1, nudged=nudged) for nudged in (False, True)]
+    sides = [official_steps(theirs, clip, CLICKS[:1], nudged=nudged) for nudged in (False, True)]
     worst, differing, pixels = 0.0, 0, 0
     for (_, _, plain), (_, _, nudged) in zip(*sides, strict=True):
         worst = max(worst, float((plain - nudged).abs().max()))
         differing += int(((plain > 0) != (nudged > 0)).sum())
         pixels += plain.numel()
+    return {"max_abs_diff": worst, "pixels_differing": differing / pixels}
+
+
+def compare_trained() -> dict[str, float]:
+    """edgetam_nano's weights in the official code: what differs where logits mean something.
+
+    Without what this project adds to the answers. Over the whole demo clip, from one click each.
+    """
+    taught = load_model("edgetam_nano", device="cpu")
+    added = {field.name: False for field in fields(ModelConfig) if field.default is False}
+    ours = EdgeTAM(replace(taught.config, **added)).eval()
+    weights = taught.state_dict()
+    ours.load_state_dict({name: weights[name] for name in ours.state_dict()}, strict=True)
+    theirs = official_edgetam.build(ours.state_dict(), ours.config)
+    worst, differing, pixels = 0.0, 0, 0
+    with tempfile.TemporaryDirectory() as folder:
+        rendered = render_demo_clip(Path(folder) / "clip.mp4")
+        with Frames.open(rendered.path) as frames:
+            clip = np.stack([frames[i] for i in range(len(frames))])
+    for thing in rendered.objects:
+        sides = our_steps(ours, clip, [thing.click]), official_steps(theirs, clip, [thing.click])
+        for tracked, (_, _, logits) in zip(*sides, strict=True):
+            own = logits_to_size(tracked.low_res_logits, *clip.shape[1:3])
+            worst = max(worst, float((own - logits).abs().max()))
+            differing += int((tracked.mask != (logits[0, 0] > 0).numpy()).sum())
+            pixels += tracked.mask.size
     return {"max_abs_diff": worst, "pixels_differing": differing / pixels}
 
 
@@ -218,11 +249,14 @@ def measure_parts(ours: EdgeTAM, timing: Timing) -> dict[str, dict[str, float]]:
 
 @dataclass(frozen=True)
 class Besides:
-    """What else to compare: SAM 2.1, memories without rounding, the official package twice."""
+    """What else to compare: SAM 2.1, memories without rounding, the official package twice,
+    trained weights.
+    """
 
     sam21: bool
     float32_memories: bool
     twice: bool
+    trained: bool
 
 
 @torch.inference_mode()
@@ -270,9 +304,11 @@ def compare(timing: Timing, objects: list[int], precision: str, besides: Besides
         result["float32_memories"] = {"max_abs_diff": logits, "pixels_differing": share}
     if besides.twice:
         result["official_twice"] = official_beside_itself(theirs, timing)
+    if besides.trained:
+        result["trained_weights"] = compare_trained()
     if besides.sam21:
         base_plus = official_edgetam.build_sam21_base_plus()
-        steps = official_steps(base_plus, long_clip(timing.bank + 3), 1)
+        steps = official_steps(base_plus, long_clip(timing.bank + 3), CLICKS[:1])
         seconds = [timing.of(lambda: next(steps)) for _ in range(timing.bank + 3)][timing.bank :]
         result["seconds"]["sam21_base_plus"] = statistics.median(seconds)
         if "frame_1_object" in medians:
@@ -305,6 +341,12 @@ def show(result: dict[str, Any]) -> None:
             f"official beside itself, input moved by one rounding: {twice['max_abs_diff']:.1e}, "
             f"{100 * twice['pixels_differing']:.4f} %"
         )
+    if "trained_weights" in result:
+        trained = result["trained_weights"]
+        print(
+            f"trained weights (edgetam_nano's): {trained['max_abs_diff']:.1e}, "
+            f"{100 * trained['pixels_differing']:.4f} %"
+        )
     for name, spread in result["spread"].items():
         print(f"{name:20} {'p99' if 'frame' in name else 'p95'} / median {spread:.2f}")
     print(f"matrix products          {result['matmul_gflops']:.0f} GFLOP/s on this machine")
@@ -330,6 +372,9 @@ def main() -> None:
     parser.add_argument(
         "--twice", action="store_true", help="also the official package beside itself"
     )
+    parser.add_argument(
+        "--trained", action="store_true", help="also with the trained weights of edgetam_nano"
+    )
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of ours")
     parser.add_argument(
         "--autocast", action="store_true", help="the official side in bfloat16 where it can"
@@ -341,7 +386,7 @@ def main() -> None:
     timing = Timing(CLOCKS[options.clock], options.repeats, options.clicks, options.bank)
     if options.autocast:
         timing = replace(timing, theirs=autocast)
-    besides = Besides(options.sam21, options.float32_memories, options.twice)
+    besides = Besides(options.sam21, options.float32_memories, options.twice, options.trained)
     result = compare(timing, options.objects, options.precision, besides)
     if options.json:
         print(json.dumps(result, indent=1))

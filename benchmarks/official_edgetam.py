@@ -7,6 +7,7 @@ Only benchmarks and the golden recording use it. It needs an environment of its 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import inspect
 import sys
@@ -16,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from edgetam_label.config import ModelConfig
 
 
 def prepare() -> None:
@@ -71,17 +74,100 @@ def float32_memories() -> Iterator[None]:
             setattr(predictor, name, original)
 
 
-def build(state: dict[str, torch.Tensor], *, fill_hole_area: int = 0) -> Any:
+def build(
+    state: dict[str, torch.Tensor], config: ModelConfig | None = None, *, fill_hole_area: int = 0
+) -> Any:
     """The official video predictor with these weights, strictly loaded, in evaluation mode.
 
+    config: of these sizes instead of the released ones; what else it asks for is not upstream's.
     fill_hole_area: upstream fills holes of 8 pixels, with a compiled extension that is absent here.
     """
     sam2 = importlib.import_module("sam2.build_sam")
-    with contextlib.redirect_stdout(sys.stderr):  # it prints; our output may be JSON
-        model = sam2.build_sam2_video_predictor("configs/edgetam.yaml", None, device="cpu")
+    sizes = _sizes(config) if config else []
+    # it prints; our output may be JSON
+    with contextlib.redirect_stdout(sys.stderr), _fixed_sizes(config):
+        model = sam2.build_sam2_video_predictor(
+            "configs/edgetam.yaml", None, device="cpu", hydra_overrides_extra=sizes
+        )
     model.fill_hole_area = fill_hole_area
     model.load_state_dict(state, strict=True)
     return model
+
+
+def _sizes(config: ModelConfig) -> list[str]:
+    """What upstream's configuration file would say of these sizes."""
+    width, memory = config.d_model, config.memory_dim
+    grid, latents = [config.feature_size] * 2, [config.latent_grid] * 2
+    attention = {
+        "d_model": width,
+        "dim_feedforward": config.memory_attention_mlp_dim,
+        "self_attention.embedding_dim": width,
+        "cross_attention.embedding_dim": width,
+        "cross_attention.kv_in_dim": memory,
+        "cross_attention.q_sizes": grid,
+        "cross_attention.k_sizes": latents,
+    }
+    perceiver = {
+        "depth": config.perceiver_depth,
+        "dim": memory,
+        "ff_mult": config.perceiver_mlp_ratio,
+        "num_latents": config.num_latents,
+        "num_latents_2d": config.num_latents_2d,
+        "position_encoding.num_pos_feats": memory,
+    }
+    values = {
+        "image_size": config.image_size,
+        "num_maskmem": config.num_maskmem,
+        "max_obj_ptrs_in_encoder": config.max_object_pointers,
+        "image_encoder.neck.d_model": width,
+        "image_encoder.neck.position_encoding.num_pos_feats": width,
+        "image_encoder.neck.backbone_channel_list": list(reversed(config.trunk_dims)),
+        "memory_attention.d_model": width,
+        "memory_attention.num_layers": config.memory_attention_layers,
+        "memory_encoder.in_dim": width,
+        "memory_encoder.out_dim": memory,
+        "memory_encoder.position_encoding.num_pos_feats": memory,
+        "memory_encoder.mask_downsampler.embed_dim": width,
+        "memory_encoder.fuser.layer.dim": width,
+        "memory_encoder.fuser.num_layers": config.fuser_layers,
+    }
+    values |= {f"memory_attention.layer.{key}": value for key, value in attention.items()}
+    values |= {f"spatial_perceiver.{key}": value for key, value in perceiver.items()}
+    return [f"++model.{key}={value}".replace(" ", "") for key, value in values.items()]
+
+
+@contextlib.contextmanager
+def _fixed_sizes(config: ModelConfig | None) -> Iterator[None]:
+    """The sizes that upstream's code fixes itself: those of the trunk and of the mask decoder."""
+    if config is None:
+        yield
+        return
+    heads = importlib.import_module("sam2.modeling.sam2_base")
+    trunk = importlib.import_module("sam2.modeling.backbones.timm")
+    transformer, decoder, create = heads.TwoWayTransformer, heads.MaskDecoder, trunk.create_model
+
+    def sized_transformer(**kwargs: Any) -> Any:
+        return transformer(
+            **kwargs
+            | {
+                "depth": config.decoder_depth,
+                "mlp_dim": config.decoder_mlp_dim,
+                "num_heads": config.decoder_heads,
+            }
+        )
+
+    def sized_decoder(**kwargs: Any) -> Any:
+        return decoder(**kwargs | {"iou_head_hidden_dim": config.d_model})
+
+    heads.TwoWayTransformer, heads.MaskDecoder = sized_transformer, sized_decoder
+    trunk.create_model = functools.partial(
+        create, embed_dim=config.trunk_dims, depth=config.trunk_depths
+    )
+    try:
+        yield
+    finally:
+        heads.TwoWayTransformer, heads.MaskDecoder = transformer, decoder
+        trunk.create_model = create
 
 
 def build_sam21_base_plus() -> Any:
