@@ -7,7 +7,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-POOR_SHARE = 0.45  # of what is trained on
+POOR_SHARE = 0.33  # of what is trained on
 SMALLEST = 0.3  # of the sides as they are shown
 NOISE = 4.0  # levels, the mean deviation
 COMPRESSED, QUALITY = 0.85, (12, 70)  # share of the footage, and the range of its JPEG quality
