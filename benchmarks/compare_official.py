@@ -19,7 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,9 @@ from edgetam_label.preprocess import frame_to_input, logits_to_size  # noqa: E40
 from edgetam_label.prompts import Click, Prompt  # noqa: E402
 from edgetam_label.tracker import TrackerSettings, VideoTracker  # noqa: E402
 
+Point = tuple[float, float]  # (x, y), pixels
 FULL_BANK = 17  # frames after which all pointers and memories are there
-CLICKS = [(140, 123), (340, 170), (60, 60), (420, 60), (240, 230)]
+CLICKS: list[Point] = [(140, 123), (340, 170), (60, 60), (420, 60), (240, 230)]
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -112,15 +113,17 @@ def build_ours(precision: str) -> EdgeTAM:
     return model
 
 
-def our_steps(model: EdgeTAM, clip: np.ndarray, clicks: list) -> Iterator:
-    """clicks: (x, y) on frame 0, one for each object."""
+def our_steps(model: EdgeTAM, clip: np.ndarray, clicks: Sequence[Point]) -> Iterator:
+    """clicks: on frame 0, one for each object."""
     tracker = VideoTracker(model, Frames.open(list(clip)), TrackerSettings(fill_hole_area=0))
     for i, click in enumerate(clicks):
         tracker.add_prompt(Prompt(i + 1, 0, clicks=(Click(*click),)))
     return tracker.propagate()
 
 
-def official_steps(model: Any, clip: np.ndarray, clicks: list, *, nudged: bool = False) -> Iterator:
+def official_steps(
+    model: Any, clip: np.ndarray, clicks: Sequence[Point], *, nudged: bool = False
+) -> Iterator:
     state = official_edgetam.start_video(model, clip, nudged=nudged)
     for i, click in enumerate(clicks):
         model.add_new_points_or_box(state, 0, i + 1, points=[click], labels=[1])
@@ -249,9 +252,7 @@ def measure_parts(ours: EdgeTAM, timing: Timing) -> dict[str, dict[str, float]]:
 
 @dataclass(frozen=True)
 class Besides:
-    """What else to compare: SAM 2.1, memories without rounding, the official package twice,
-    trained weights.
-    """
+    """What else to compare, as the command line asks for it."""
 
     sam21: bool
     float32_memories: bool
